@@ -1,0 +1,5 @@
+"""`python -m fewshot_nsl` is `fewshot-nsl`."""
+
+from fewshot_nsl.cli import main
+
+main()

@@ -1,0 +1,46 @@
+"""A model as a few words that travel with its weights, and back."""
+
+from collections.abc import Callable
+from typing import Literal, cast
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from fewshot_nsl.backbones.backbone import Backbone
+from fewshot_nsl.backbones.cnn4 import CNN4
+from fewshot_nsl.errors import ConfigurationError
+from fewshot_nsl.similarity import convert
+
+BACKBONES: dict[str, Callable[..., Backbone]] = {
+    "cnn4": CNN4,
+}
+
+
+class ModelDescription(BaseModel):
+    """Everything that is needed to build a backbone, weights apart."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    backbone: str = Field(description="a name in BACKBONES")
+    image_size: int = Field(gt=0, description="pixels on a side")
+    channels: int = Field(gt=0)
+    width: int = Field(gt=0, description="filters of a block")
+    mean: tuple[float, ...] = Field(description="per channel, pixel units 0-255")
+    std: tuple[float, ...] = Field(description="per channel, pixel units 0-255")
+    similarity: Literal["plain", "static", "dynamic"] = "plain"
+    structure: str | None = Field(default=None, description="a name in STRUCTURES; none for plain convolutions")
+
+
+def build_model(description: ModelDescription) -> Backbone:
+    """The backbone described, with fresh weights.
+
+    Raises:
+        ConfigurationError: no such backbone or structure, or sizes the backbone refuses.
+    """
+    if description.backbone not in BACKBONES:
+        raise ConfigurationError(f"backbone '{description.backbone}' is unknown: expected one of {', '.join(BACKBONES)}")
+    plain = BACKBONES[description.backbone](
+        description.image_size, description.channels, width=description.width, mean=description.mean, std=description.std
+    )
+    if description.similarity == "plain":
+        return plain
+    return cast(Backbone, convert(plain, description.similarity, structure=description.structure))

@@ -1,0 +1,71 @@
+"""`fewshot-nsl meta-train`: learn from episodes, starting at the pretrained backbone."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fewshot_nsl.cli import options
+
+
+def meta_train(
+    strategy: Annotated[str, typer.Option("--strategy", help="What is meta-learned.")] = "meta-static",
+    dataset: options.Dataset = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option("--checkpoint", help="Pretrained plain backbone; by default the finished run's.")
+    ] = None,
+    backbone: options.Backbone = "cnn4",
+    n_way: options.Ways = 5,
+    n_shot: options.Shots = 5,
+    n_query: options.Queries = 15,
+    iterations: Annotated[int, typer.Option(min=1, help="Outer steps.")] = 2000,
+    meta_batch: Annotated[int, typer.Option(min=1, help="Tasks of an outer step.")] = 4,
+    lr: Annotated[float, typer.Option(help="Of Adam, outside.")] = 1e-3,
+    inner_lr: Annotated[float, typer.Option(help="Of gradient descent, inside.")] = 0.01,
+    inner_steps: Annotated[int, typer.Option(min=0, help="Inner steps in training.")] = 5,
+    inner_test_steps: Annotated[int, typer.Option(min=0, help="Inner steps in validation and test.")] = 10,
+    first_order: Annotated[bool, typer.Option("--first-order/--second-order", help="Leave out second derivatives.")] = False,
+    validate_every: Annotated[int, typer.Option(min=1, help="Outer steps between validations on val episodes.")] = 200,
+    validation_episodes: Annotated[int, typer.Option(min=1, help="Episodes of a validation.")] = 200,
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
+    resume: options.Resume = True,
+    workspace: options.WorkspaceFolder = Path(),
+) -> None:
+    """Meta-train a strategy on episodes of the base classes, and keep what is best on validation classes.
+
+    Example: fewshot-nsl meta-train --strategy meta-static --dataset cifar-fs
+    """
+    from fewshot_nsl.data import choose_store
+    from fewshot_nsl.training import MetaTrainConfig, find_pretrained, load_checkpoint
+    from fewshot_nsl.training import meta_train as train
+    from fewshot_nsl.workspace import open_workspace
+
+    place = open_workspace(workspace)
+    target = options.open_device(device)
+    config = MetaTrainConfig.checked(
+        {
+            "strategy": strategy,
+            "n_way": n_way,
+            "n_shot": n_shot,
+            "n_query": n_query,
+            "iterations": iterations,
+            "meta_batch": meta_batch,
+            "lr": lr,
+            "inner_lr": inner_lr,
+            "inner_steps": inner_steps,
+            "inner_test_steps": inner_test_steps,
+            "first_order": first_order,
+            "validate_every": validate_every,
+            "validation_episodes": validation_episodes,
+            "seed": seed,
+        }
+    )
+    given = load_checkpoint(checkpoint) if checkpoint else None
+    store, notice = choose_store(place, dataset or (given.card.dataset if given else None))
+    options.notify(notice)
+    pretrained = given or find_pretrained(place, store.name, backbone, seed)
+    options.notify(f"Starting from {place.relative(pretrained.path)}, {options.percent(pretrained.card.best)} on held-out base images.")
+    with options.training_progress(f"{store.name} {strategy}") as progress:
+        run = train(place, store, pretrained, config, target, resume=resume, progress=progress)
+    options.report_run(run, place)

@@ -1,0 +1,24 @@
+"""`fewshot-nsl quickstart`: everything once, small, on the embedded dataset."""
+
+from pathlib import Path
+
+import typer
+
+from fewshot_nsl.cli import options
+from fewshot_nsl.cli.evaluate import evaluate
+from fewshot_nsl.cli.meta_train import meta_train
+from fewshot_nsl.cli.pretrain import pretrain
+
+DATASET = "glyphs"
+EPOCHS = 8
+ITERATIONS = 200
+
+
+def quickstart(device: options.Device = "auto", workspace: options.WorkspaceFolder = Path()) -> None:
+    """Train and compare all strategies on the embedded glyphs, in minutes on a laptop."""
+    typer.echo(f"1/3  fewshot-nsl pretrain --dataset {DATASET} --epochs {EPOCHS}")
+    pretrain(dataset=DATASET, epochs=EPOCHS, device=device, workspace=workspace)
+    typer.echo(f"2/3  fewshot-nsl meta-train --dataset {DATASET} --iterations {ITERATIONS}")
+    meta_train(dataset=DATASET, iterations=ITERATIONS, validate_every=ITERATIONS // 4, device=device, workspace=workspace)
+    typer.echo(f"3/3  fewshot-nsl evaluate --dataset {DATASET} --episodes 600")
+    evaluate(dataset=DATASET, device=device, workspace=workspace)

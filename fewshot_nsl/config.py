@@ -1,0 +1,29 @@
+"""Configurations: frozen, complete, checked before any work."""
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from fewshot_nsl.errors import ConfigurationError
+
+
+class Config(BaseModel):
+    """Base of all configurations; unknown fields are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def checked(cls, values: Mapping[str, Any]) -> Self:
+        """The configuration of these values.
+
+        Raises:
+            ConfigurationError: a field is unknown, missing or out of its range; the first such field is named.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(map(str, first["loc"]))
+            given = f", got {first['input']!r}" if first["type"] != "missing" else ""
+            raise ConfigurationError(f"{field} of {cls.__name__}: {first['msg']}{given}") from error

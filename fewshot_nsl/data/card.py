@@ -1,0 +1,87 @@
+"""Cards: what a dataset is, said once in `data/cards/<name>.toml`: its classes, splits, sizes, licence and home."""
+
+import tomllib
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from fewshot_nsl.errors import DataError
+from fewshot_nsl.workspace import Workspace
+
+SPLITS = ("train", "val", "test")
+"""Base, validation and novel classes, in the order in which a store keeps them."""
+
+Augmentation = Literal["crop", "flip"]
+
+
+class Card(BaseModel):
+    """A dataset's description; frozen, and no field beyond these is accepted.
+
+    A workspace's own card of the same name goes before the one that travels with the package.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
+
+    name: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")
+    title: str
+    image_size: int = Field(gt=0, description="height and width of a stored image, in pixels")
+    channels: Literal[1, 3]
+    images_per_class: int = Field(gt=0)
+    licence: str
+    citation: str
+    homepage: str
+    how_to_get: str = Field(description="printed when the source is missing")
+    augmentations: tuple[Augmentation, ...] = Field(description="changes of a training image that keep its label")
+    fingerprint: str | None = Field(default=None, pattern="^[0-9a-f]{64}$", description="the only store that is right, where there is one")
+    splits: Mapping[str, tuple[str, ...]] = Field(description="split -> its class names")
+
+    @field_validator("splits")
+    @classmethod
+    def _each_class_in_one_split(cls, splits: Mapping[str, tuple[str, ...]]) -> Mapping[str, tuple[str, ...]]:
+        if set(splits) != set(SPLITS) or not all(splits.values()):
+            got = ", ".join(f"{len(names)} in {split}" for split, names in splits.items())
+            raise ValueError(f"expected classes in each of {', '.join(SPLITS)} and in nothing else, got {got or 'none'}")
+        names = [name for split in SPLITS for name in splits[split]]
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if repeated:
+            raise ValueError(f"a class belongs to one split, once; repeated: {', '.join(repeated)}")
+        return splits
+
+    @property
+    def n_classes(self) -> int:
+        """Classes of all splits together."""
+        return sum(len(names) for names in self.splits.values())
+
+    @property
+    def n_images(self) -> int:
+        """Images of all splits together."""
+        return self.n_classes * self.images_per_class
+
+
+def card_names(workspace: Workspace) -> list[str]:
+    """Sorted names of the datasets that have a card, in the workspace or in the package."""
+    return workspace.list("data/cards", ".toml")
+
+
+def load_card(workspace: Workspace, name: str) -> Card:
+    """The card of the dataset `name`.
+
+    Raises:
+        DataError: no dataset has this name, or its card is no TOML or has a wrong field.
+    """
+    names = card_names(workspace)
+    path = workspace.find(f"data/cards/{name}.toml") if name in names else None
+    if path is None:
+        raise DataError(f"no dataset is called '{name}'; there are: {', '.join(names)}")
+    try:
+        card = Card.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is not a TOML file: {error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        raise DataError(f"{path}: field '{field}': {first['msg']}") from error
+    if card.name != name:
+        raise DataError(f"{path}: field 'name' is '{card.name}', expected '{name}' as in the file's name")
+    return card

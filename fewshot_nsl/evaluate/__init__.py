@@ -1,0 +1,7 @@
+"""The shared evaluator: every strategy on the same episodes, with intervals, written down."""
+
+from fewshot_nsl.evaluate.evaluator import evaluate
+from fewshot_nsl.evaluate.results import Evaluation, ResultRow, result_name, write_evaluation
+from fewshot_nsl.evaluate.statistics import Interval, normal_interval
+
+__all__ = ["Evaluation", "Interval", "ResultRow", "evaluate", "normal_interval", "result_name", "write_evaluation"]

@@ -1,0 +1,62 @@
+"""What an evaluation leaves behind: one immutable JSON file."""
+
+import hashlib
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from fewshot_nsl.workspace import moved_into_place
+
+
+class ResultRow(BaseModel):
+    """One strategy on the episodes of the evaluation."""
+
+    model_config = ConfigDict(frozen=True)
+
+    strategy: str
+    title: str
+    backbone: str
+    width: int = Field(description="filters of a block")
+    parameters: int = Field(description="weights of the backbone, similarity included")
+    checkpoint: str
+    checkpoint_sha256: str
+    transductive: bool
+    trained_on: str
+    augmentations: list[str] = Field(description="of the training images")
+    accuracy: float = Field(description="mean over episodes, a fraction in [0, 1]")
+    ci95: float = Field(description="half width of the 95 % interval, a fraction")
+    accuracies: list[float] = Field(description="one per episode, fractions")
+    seconds: float
+
+
+class Evaluation(BaseModel):
+    """Rows that share their episodes, with everything needed to draw those again."""
+
+    model_config = ConfigDict(frozen=True)
+
+    created: datetime = Field(description="UTC")
+    command: str
+    dataset: str
+    fingerprint: str = Field(description="of the store")
+    split: str
+    n_way: int
+    n_shot: int
+    n_query: int = Field(description="per class")
+    episodes: int
+    seed: int = Field(description="of the episodes")
+    hardware: str
+    versions: dict[str, str]
+    rows: list[ResultRow]
+
+
+def write_evaluation(evaluation: Evaluation, path: Path) -> None:
+    """Write the JSON file, moved into place whole."""
+    with moved_into_place(path) as aside:
+        aside.write_text(evaluation.model_dump_json(indent=1) + "\n")
+
+
+def result_name(evaluation: Evaluation) -> str:
+    """`<utc>-<hash>.json`: sorts by time, and no two evaluations share it."""
+    digest = hashlib.sha256(evaluation.model_dump_json().encode()).hexdigest()[:8]
+    return f"{evaluation.created.astimezone(UTC):%Y%m%dT%H%M%SZ}-{digest}.json"

@@ -1,0 +1,21 @@
+"""Strategies: how a learner meets an episode. One file each; `STRATEGIES` lists them."""
+
+from fewshot_nsl.strategies.meta_static import MetaStatic
+from fewshot_nsl.strategies.nearest_mean import NearestMean
+from fewshot_nsl.strategies.registry import META_STRATEGIES, STRATEGIES, StrategyEntry
+from fewshot_nsl.strategies.retrained import RetrainedClassifier
+from fewshot_nsl.strategies.static_finetuned import StaticFinetuned
+from fewshot_nsl.strategies.strategy import Classifier, FeatureStrategy, Strategy
+
+__all__ = [
+    "META_STRATEGIES",
+    "STRATEGIES",
+    "Classifier",
+    "FeatureStrategy",
+    "MetaStatic",
+    "NearestMean",
+    "RetrainedClassifier",
+    "StaticFinetuned",
+    "Strategy",
+    "StrategyEntry",
+]

@@ -1,0 +1,31 @@
+"""What a strategy is. Any object of this form is evaluated, ours or a user's own."""
+
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
+
+from jaxtyping import Float, Int64, Shaped, UInt8
+from torch import Tensor
+
+Classifier = Callable[[Tensor], Tensor]
+"""Query images (or features) of all tasks `[tasks, n_query, ...]` -> logits `[tasks, n_query, way]`."""
+
+
+@runtime_checkable
+class Strategy(Protocol):
+    """A learner over a whole batch of tasks."""
+
+    transductive: bool
+    """Whether a query's logits depend on the other queries of its episode."""
+
+    def fit(self, support: Shaped[Tensor, "tasks n_support ..."], support_labels: Int64[Tensor, "tasks n_support"]) -> Classifier:
+        """Learn each task from its support set: uint8 images `[tasks, n_support, c, h, w]`, labels 0 ... way-1."""
+        ...
+
+
+@runtime_checkable
+class FeatureStrategy(Strategy, Protocol):
+    """A strategy that needs only features: `fit` and the classifier take `[tasks, n, d]`, and an image is encoded once, not per episode."""
+
+    def encode(self, images: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
+        """Features of images, 0-255."""
+        ...

@@ -1,0 +1,65 @@
+"""Training on episodes: Adam on the mean of a strategy's loss over a meta-batch of tasks."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from fewshot_nsl.data import ImageStore
+from fewshot_nsl.episodes import EpisodeDataset, EpisodeLoader, EpisodeSampler
+from fewshot_nsl.evaluate import evaluate
+from fewshot_nsl.strategies import MetaStatic
+from fewshot_nsl.training.loop import restore_optimizer
+
+
+class Episodic:
+    """Step i trains on episodes `i * meta_batch ...` of the `train` split; a `Trainee`.
+
+    Only parameters that ask for a gradient are given to Adam. Validation is the shared evaluator on `val` episodes, the same every time.
+
+    Raises:
+        EpisodeError: the store cannot give such episodes.
+    """
+
+    def __init__(
+        self,
+        strategy: MetaStatic,
+        store: ImageStore,
+        device: torch.device,
+        *,
+        n_way: int,
+        n_shot: int,
+        n_query: int,
+        meta_batch: int,
+        lr: float,
+        validation_episodes: int,
+        seed: int,
+    ) -> None:
+        self.strategy, self.store, self.device, self.lr = strategy, store, device, lr
+        self.validation_episodes = validation_episodes
+        train = EpisodeSampler(store.split_labels("train"), n_way, n_shot, n_query, seed)
+        self._validation = EpisodeSampler(store.split_labels("val"), n_way, n_shot, n_query, seed)
+        # No end: a stopped run asks for any batch by its number.
+        self._batches = EpisodeLoader(EpisodeDataset(store, train, 2**62, meta_batch), device)
+        self.optimizer = torch.optim.Adam([p for p in strategy.parameters() if p.requires_grad], lr)
+
+    def step(self, index: int) -> dict[str, float]:
+        """One meta-batch."""
+        loss = self.strategy.loss(self._batches[index]).mean()
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        return {"loss": loss.item(), "lr": self.lr}
+
+    def validate(self) -> float:
+        """Mean accuracy on the validation episodes, after adapting as at test."""
+        return float(evaluate(self.strategy, self.store, self._validation, self.validation_episodes, self.device).mean())
+
+    def weights(self) -> dict[str, Tensor]:
+        """The whole strategy, frozen filters included."""
+        return self.strategy.state_dict()
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Weights and optimizer state."""
+        self.strategy.load_state_dict({name: tensors[name] for name in self.strategy.state_dict()})
+        restore_optimizer(self.optimizer, tensors)

@@ -1,0 +1,93 @@
+"""Pretraining: a backbone and a linear classifier learn the base classes (Liu et al. 2019, section 7.2)."""
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+
+from fewshot_nsl.backbones import ModelDescription
+from fewshot_nsl.config import Config
+from fewshot_nsl.data import ImageStore
+from fewshot_nsl.training.checkpoint import CheckpointCard
+from fewshot_nsl.training.loop import Progress, train
+from fewshot_nsl.training.run import Run, open_run, run_record
+from fewshot_nsl.training.supervised import Supervised
+from fewshot_nsl.workspace import Workspace
+
+
+class PretrainConfig(Config):
+    """Everything that decides the result, the images apart."""
+
+    network: Literal["plain", "dynamic"] = Field(description="convolutions of the backbone")
+    backbone: str = "cnn4"
+    width: int = Field(default=32, gt=0, description="filters of a block")
+    epochs: int = Field(default=30, gt=0)
+    batch_size: int = Field(default=128, gt=1, description="images")
+    lr: float = Field(default=0.1, gt=0, description="peak learning rate of the one-cycle schedule")
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: float = Field(default=5e-4, ge=0)
+    augment: bool = Field(default=True, description="crop and flip, as far as the dataset's card says that they keep the label")
+    seed: int = Field(default=0, ge=0, lt=2**63)
+
+
+def pretrain(
+    workspace: Workspace,
+    store: ImageStore,
+    config: PretrainConfig,
+    device: torch.device,
+    *,
+    resume: bool = True,
+    progress: Progress | None = None,
+) -> Run:
+    """Train on the base classes; the run's `best` checkpoint has the highest accuracy on held-out images of the same classes.
+
+    Raises:
+        ConfigurationError: sizes that the backbone refuses.
+        TrainingError: the loss is not finite, or a signal asked to stop; the same call resumes.
+    """
+    description = ModelDescription(
+        backbone=config.backbone,
+        image_size=store.images.shape[1],
+        channels=store.images.shape[3],
+        width=config.width,
+        mean=store.mean,
+        std=store.std,
+        similarity=config.network,
+        structure="diagonal" if config.network == "dynamic" else None,
+    )
+    card = CheckpointCard(
+        network=config.network,
+        description=description,
+        dataset=store.name,
+        fingerprint=store.fingerprint,
+        augmentations=list(store.augmentations) if config.augment else [],
+        seed=config.seed,
+        step=0,
+    )
+    run = open_run(workspace, card, config)
+    if not resume:
+        run.clear()
+    if run.finished:
+        return run
+    trainee = Supervised(
+        store,
+        description,
+        device,
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        lr=config.lr,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        augmentations=card.augmentations,
+        seed=config.seed,
+    )
+    train(
+        run,
+        trainee,
+        card,
+        steps=trainee.steps,
+        validate_every=trainee.steps_per_epoch,
+        record=run_record(card, config, device),
+        progress=progress,
+    )
+    return run

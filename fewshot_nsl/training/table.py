@@ -1,0 +1,101 @@
+"""From checkpoints to the table: every strategy on the same episodes, with everything needed to do it again."""
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
+
+import torch
+
+from fewshot_nsl.backbones import build_model
+from fewshot_nsl.data import ImageStore
+from fewshot_nsl.devices import describe_hardware
+from fewshot_nsl.episodes import EpisodeSampler
+from fewshot_nsl.evaluate import Evaluation, ResultRow, evaluate, normal_interval
+from fewshot_nsl.strategies import STRATEGIES
+from fewshot_nsl.training.checkpoint import Checkpoint, current_versions, file_checksum
+from fewshot_nsl.training.restore import check_store, restore_strategy
+from fewshot_nsl.workspace import Workspace
+
+
+def evaluate_rows(
+    workspace: Workspace,
+    rows: list[tuple[str, Checkpoint]],
+    store: ImageStore,
+    device: torch.device,
+    *,
+    split: str,
+    n_way: int,
+    n_shot: int,
+    n_query: int,
+    episodes: int,
+    seed: int,
+    command: str,
+    force: bool = False,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Evaluation:
+    """Evaluate (strategy, checkpoint) pairs on episodes 0 ... `episodes` - 1 of `split`.
+
+    Args:
+        workspace: paths of checkpoints in it are written relative to it.
+        rows: as `gather_rows` gives them.
+        store: where the images are.
+        device: what is computed on.
+        split: "train", "val" or "test".
+        n_way: classes of an episode.
+        n_shot: support images of a class.
+        n_query: query images of a class.
+        episodes: how many.
+        seed: of the episodes.
+        command: written down.
+        force: passed to `check_store`.
+        progress: called with a row's title, episodes done and in all.
+
+    Raises:
+        EpisodeError: the split cannot give such episodes.
+        CheckpointError: a checkpoint does not fit the store or the strategy.
+    """
+    sampler = EpisodeSampler(store.split_labels(split), n_way, n_shot, n_query, seed)
+    # All are checked before the first is computed.
+    for _, checkpoint in rows:
+        check_store(checkpoint, store, force=force)
+    strategies = [restore_strategy(name, checkpoint, device) for name, checkpoint in rows]
+    results = []
+    for (name, checkpoint), strategy in zip(rows, strategies, strict=True):
+        title, description = STRATEGIES[name].title, checkpoint.card.description
+        began = time.perf_counter()
+        accuracies = evaluate(strategy, store, sampler, episodes, device, progress=partial(progress, title) if progress else None)
+        interval = normal_interval(accuracies.tolist())
+        results.append(
+            ResultRow(
+                strategy=name,
+                title=title,
+                backbone=description.backbone,
+                width=description.width,
+                parameters=sum(p.numel() for p in build_model(description).parameters()),
+                checkpoint=workspace.relative(checkpoint.path).as_posix(),
+                checkpoint_sha256=file_checksum(checkpoint.path),
+                transductive=strategy.transductive,
+                trained_on=checkpoint.card.dataset,
+                augmentations=checkpoint.card.augmentations,
+                accuracy=interval.mean,
+                ci95=interval.half_width,
+                accuracies=accuracies.tolist(),
+                seconds=round(time.perf_counter() - began, 1),
+            )
+        )
+    return Evaluation(
+        created=datetime.now(UTC),
+        command=command,
+        dataset=store.name,
+        fingerprint=store.fingerprint,
+        split=split,
+        n_way=n_way,
+        n_shot=n_shot,
+        n_query=n_query,
+        episodes=episodes,
+        seed=seed,
+        hardware=describe_hardware(device),
+        versions=current_versions(),
+        rows=results,
+    )

@@ -1,0 +1,63 @@
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from fewshot_nsl.data.card import card_names, load_card
+from fewshot_nsl.data.datasets import DATASETS
+from fewshot_nsl.errors import DataError
+from fewshot_nsl.workspace import Workspace, open_workspace
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes", "images"),
+    [("cifar-fs", (64, 16, 20), 60000), ("mini-imagenet", (64, 16, 20), 60000), ("glyphs", (65, 23, 70), 9480)],
+)
+def test_shipped_cards(tmp_path: Path, name: str, sizes: tuple[int, ...], images: int) -> None:
+    card = load_card(open_workspace(tmp_path), name)
+    assert tuple(len(card.splits[split]) for split in ("train", "val", "test")) == sizes
+    assert card.n_images == images
+
+
+def test_every_shipped_card_has_a_reader_and_every_reader_a_card(tmp_path: Path) -> None:
+    assert card_names(open_workspace(tmp_path)) == sorted(DATASETS)
+
+
+def test_a_workspaces_own_card_goes_first(workspace: Workspace) -> None:
+    assert load_card(workspace, "cifar-fs").title == "Tiny"
+
+
+@pytest.mark.parametrize("name", ["omniglott", "../cards/glyphs", "", "GLYPHS"])
+def test_an_unknown_name_lists_the_valid_ones(workspace: Workspace, name: str) -> None:
+    with pytest.raises(DataError, match=rf"no dataset is called '{re.escape(name)}'.*cifar-fs, glyphs, mini-imagenet"):
+        load_card(workspace, name)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("image_size = 32", "image_size = 0", r"cifar-fs.toml: field 'image_size': .*greater than 0"),
+        ("image_size = 32", "image_sise = 32", r"cifar-fs.toml: field 'image_size': Field required"),
+        ('title = "Tiny"', 'title = "Tiny"\ncolour = 1', r"cifar-fs.toml: field 'colour': Extra inputs"),
+        ('"crop", "flip"', '"crop", "blur"', r"cifar-fs.toml: field 'augmentations.1': .*'crop' or 'flip'"),
+        ('val = ["bear"]', 'val = ["apple"]', r"cifar-fs.toml: field 'splits': .*repeated: apple"),
+        ('val = ["bear"]', "val = []", r"cifar-fs.toml: field 'splits': .*train, val, test.* 0 in val"),
+        ('val = ["bear"]', 'dev = ["bear"]', r"cifar-fs.toml: field 'splits': .*1 in dev"),
+        ('name = "cifar-fs"', 'name = "other"', r"cifar-fs.toml: field 'name' is 'other', expected 'cifar-fs'"),
+        ("channels = 3", "channels", r"cifar-fs.toml is not a TOML file"),
+    ],
+)
+def test_a_wrong_card_names_file_and_field(
+    workspace: Workspace, edit: Callable[[Path, str, str], None], old: str, new: str, message: str
+) -> None:
+    edit(workspace.data / "cards" / "cifar-fs.toml", old, new)
+    with pytest.raises(DataError, match=message):
+        load_card(workspace, "cifar-fs")
+
+
+def test_a_card_is_frozen(workspace: Workspace) -> None:
+    card = load_card(workspace, "cifar-fs")
+    with pytest.raises(ValidationError, match="frozen"):
+        card.title = "other"
