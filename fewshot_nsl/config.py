@@ -26,4 +26,5 @@ class Config(BaseModel):
             first = error.errors()[0]
             field = ".".join(map(str, first["loc"]))
             given = f", got {first['input']!r}" if first["type"] != "missing" else ""
-            raise ConfigurationError(f"{field} of {cls.__name__}: {first['msg']}{given}") from error
+            said = first["msg"].removeprefix("Value error, ")
+            raise ConfigurationError(f"{field} of {cls.__name__}: {said}{given}") from error

@@ -1,5 +1,6 @@
 """Where files live: the workspace (a folder of the user's) and what travels with the package."""
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -81,3 +82,9 @@ def moved_into_place(path: Path) -> Iterator[Path]:
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def file_checksum(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

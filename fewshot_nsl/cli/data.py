@@ -1,18 +1,23 @@
 """`fewshot-nsl data`: which datasets there are, and preparing, describing and checking them."""
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from fewshot_nsl.cli import options
+from fewshot_nsl.cli.progress import counting_progress
 
-app = typer.Typer(help="List, prepare, describe and verify datasets.", no_args_is_help=True)
+app = typer.Typer()
 
 Name = Annotated[str, typer.Argument(help="A dataset that `fewshot-nsl data list` shows, for instance glyphs.")]
+
+
+@app.callback(invoke_without_command=True)
+def data(context: typer.Context) -> None:
+    """List, prepare, describe and verify datasets."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 @app.command("list")
@@ -61,7 +66,7 @@ def prepare(
 
     place = open_workspace(workspace)
     was_there = name in data.prepared_stores(place) and not force
-    with _progress(f"preparing {name}") as progress:
+    with counting_progress(f"preparing {name}", "images") as progress:
         store = data.prepare(place, name, source, force=force, progress=progress)
     done = "is prepared already" if was_there else "is prepared"
     typer.echo(
@@ -96,29 +101,6 @@ def verify(name: Name, workspace: options.WorkspaceFolder = Path()) -> None:
     from fewshot_nsl import data
     from fewshot_nsl.workspace import open_workspace
 
-    with _progress(f"verifying {name}") as progress:
+    with counting_progress(f"verifying {name}", "images") as progress:
         store = data.verify(open_workspace(workspace), name, progress)
     typer.echo(f"{name} is whole: {len(store.labels)} images, fingerprint {store.fingerprint}")
-
-
-@contextmanager
-def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar of images done, with rate and time left; nothing where standard error is no terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task(what, total=None, rate="")
-
-        def show(done: int, total: int) -> None:
-            speed = bar.tasks[task].speed
-            bar.update(task, completed=done, total=total, rate=f"{speed:.0f} images/s" if speed else "")
-
-        yield show

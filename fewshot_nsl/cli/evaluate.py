@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fewshot_nsl.cli import options
+from fewshot_nsl.cli import options, printing, progress
 
 
 def evaluate(
@@ -42,9 +42,9 @@ def evaluate(
     target = options.open_device(device)
     given = [load_checkpoint(path) for path in checkpoint or []]
     store, notice = choose_store(place, dataset or (given[0].card.dataset if given else None))
-    options.notify(notice)
+    printing.notify(notice)
     rows = gather_rows(place, store.name, backbone, seed, strategies=strategy or [], given=given)
-    with options.evaluation_progress() as progress:
+    with progress.evaluation_progress() as show:
         evaluation = evaluate_rows(
             place,
             rows,
@@ -58,9 +58,9 @@ def evaluate(
             seed=episode_seed,
             command=shlex.join(["fewshot-nsl", *sys.argv[1:]]),
             force=force,
-            progress=progress,
+            progress=show,
         )
     path = output or place.results / result_name(evaluation)
     write_evaluation(evaluation, path)
-    options.print_table(evaluation)
+    printing.print_table(evaluation)
     typer.echo(f"Written to {place.relative(path)}")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from fewshot_nsl.cli import options
+from fewshot_nsl.cli import options, printing, progress
 
 
 def meta_train(
@@ -18,15 +18,16 @@ def meta_train(
     n_way: options.Ways = 5,
     n_shot: options.Shots = 5,
     n_query: options.Queries = 15,
-    iterations: Annotated[int, typer.Option(min=1, help="Outer steps.")] = 2000,
-    meta_batch: Annotated[int, typer.Option(min=1, help="Tasks of an outer step.")] = 4,
-    lr: Annotated[float, typer.Option(help="Of Adam, outside.")] = 1e-3,
-    inner_lr: Annotated[float, typer.Option(help="Of gradient descent, inside.")] = 0.01,
+    iterations: Annotated[int, typer.Option(min=1, help="Outer steps.")] = 1000,
+    meta_batch: Annotated[int, typer.Option(min=1, help="Tasks of an outer step.")] = 2,
+    lr: Annotated[float, typer.Option(help="Of Adam, outside; falls to 0 along a cosine.")] = 1e-3,
+    inner_lr: Annotated[float, typer.Option(help="Of M, inside.")] = 0.01,
+    inner_lr_classifier: Annotated[float, typer.Option(help="Of the classifier, inside.")] = 10.0,
     inner_steps: Annotated[int, typer.Option(min=0, help="Inner steps in training.")] = 5,
     inner_test_steps: Annotated[int, typer.Option(min=0, help="Inner steps in validation and test.")] = 10,
     first_order: Annotated[bool, typer.Option("--first-order/--second-order", help="Leave out second derivatives.")] = False,
-    validate_every: Annotated[int, typer.Option(min=1, help="Outer steps between validations on val episodes.")] = 200,
-    validation_episodes: Annotated[int, typer.Option(min=1, help="Episodes of a validation.")] = 200,
+    validate_every: Annotated[int, typer.Option(min=1, help="Outer steps between validations on val episodes.")] = 100,
+    validation_episodes: Annotated[int, typer.Option(min=1, help="Episodes of a validation.")] = 100,
     seed: options.Seed = 0,
     device: options.Device = "auto",
     resume: options.Resume = True,
@@ -53,6 +54,7 @@ def meta_train(
             "meta_batch": meta_batch,
             "lr": lr,
             "inner_lr": inner_lr,
+            "inner_lr_classifier": inner_lr_classifier,
             "inner_steps": inner_steps,
             "inner_test_steps": inner_test_steps,
             "first_order": first_order,
@@ -63,9 +65,9 @@ def meta_train(
     )
     given = load_checkpoint(checkpoint) if checkpoint else None
     store, notice = choose_store(place, dataset or (given.card.dataset if given else None))
-    options.notify(notice)
+    printing.notify(notice)
     pretrained = given or find_pretrained(place, store.name, backbone, seed)
-    options.notify(f"Starting from {place.relative(pretrained.path)}, {options.percent(pretrained.card.best)} on held-out base images.")
-    with options.training_progress(f"{store.name} {strategy}") as progress:
-        run = train(place, store, pretrained, config, target, resume=resume, progress=progress)
-    options.report_run(run, place)
+    printing.notify(f"Starting from {place.relative(pretrained.path)}, {printing.percent(pretrained.card.best)} on held-out base images.")
+    with progress.training_progress(f"{store.name} {strategy}") as show:
+        run = train(place, store, pretrained, config, target, resume=resume, progress=show)
+    printing.report_run(run, place)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from fewshot_nsl.cli import options
+from fewshot_nsl.cli import options, printing, progress
 
 NETWORKS = ("plain", "dynamic")
 
@@ -48,8 +48,8 @@ def pretrain(
     }
     configs = [PretrainConfig.checked({"network": name, **shared}) for name in network or NETWORKS]
     store, notice = choose_store(place, dataset)
-    options.notify(notice)
+    printing.notify(notice)
     for config in configs:
-        with options.training_progress(f"{store.name} {config.network}") as progress:
-            run = train(place, store, config, target, resume=resume, progress=progress)
-        options.report_run(run, place)
+        with progress.training_progress(f"{store.name} {config.network}") as show:
+            run = train(place, store, config, target, resume=resume, progress=show)
+        printing.report_run(run, place)

@@ -1,5 +1,6 @@
 """Which dataset a command works on when it is not told."""
 
+from fewshot_nsl.data.card import load_card
 from fewshot_nsl.data.prepare import prepare
 from fewshot_nsl.data.store import ImageStore, open_store, prepared_stores
 from fewshot_nsl.errors import DataError
@@ -15,7 +16,7 @@ def choose_store(workspace: Workspace, name: str | None) -> tuple[ImageStore, st
     With a name, that one. Without, mini-imagenet; or, where no dataset was ever prepared, the embedded glyphs.
 
     Raises:
-        DataError: the one named is not prepared; or none is named, and others are prepared but not mini-imagenet.
+        DataError: the one named does not exist or is not prepared; or none is named, and others are prepared but not mini-imagenet.
     """
     prepared = prepared_stores(workspace)
     if name is None and DEFAULT not in prepared:
@@ -28,4 +29,7 @@ def choose_store(workspace: Workspace, name: str | None) -> tuple[ImageStore, st
         return prepare(workspace, EMBEDDED), notice
     if name == EMBEDDED:
         return prepare(workspace, EMBEDDED), None
-    return open_store(workspace, name or DEFAULT), None
+    name = name or DEFAULT
+    if name not in prepared:
+        load_card(workspace, name)  # refuses a name that is no dataset's, and lists those that are
+    return open_store(workspace, name), None

@@ -8,8 +8,8 @@ from fewshot_nsl.data.fingerprint import fingerprint, pixel_digest
 from fewshot_nsl.data.record import IMAGES_FILE, INDEX_FILE, RECORD_FILE, SOURCES_FILE, StoreRecord, damaged, read_record
 from fewshot_nsl.data.statistics import ChannelStatistics
 from fewshot_nsl.data.store import ImageStore, open_store, read_table
-from fewshot_nsl.data.write import Progress, file_checksum
-from fewshot_nsl.workspace import Workspace
+from fewshot_nsl.data.write import Progress
+from fewshot_nsl.workspace import Workspace, file_checksum
 
 
 def verify(workspace: Workspace, name: str, progress: Progress | None = None) -> ImageStore:

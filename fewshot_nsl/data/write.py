@@ -1,6 +1,5 @@
 """Writing a store's files: one class in memory at a time, in canonical order."""
 
-import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ from fewshot_nsl.data.record import IMAGES_FILE, INDEX_FILE, SOURCES_FILE, Split
 from fewshot_nsl.data.source import Images, Source, SourceClass, check_source
 from fewshot_nsl.data.statistics import ChannelStatistics
 from fewshot_nsl.errors import DataError
+from fewshot_nsl.workspace import file_checksum
 
 Progress = Callable[[int, int], None]
 """Called with (images done, images in all)."""
@@ -69,12 +69,6 @@ def write_store(card: Card, source: Source, folder: Path, progress: Progress | N
     for path in folder.iterdir():
         with path.open("rb+") as file:
             os.fsync(file.fileno())
-
-
-def file_checksum(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _write_header(file: BinaryIO, shape: tuple[int, int, int, int]) -> None:

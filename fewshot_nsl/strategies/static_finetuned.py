@@ -3,16 +3,13 @@
 import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
-from torch.nn import functional
 
 from fewshot_nsl.backbones import Backbone
 from fewshot_nsl.inner_loop import Parameters, adapt
 from fewshot_nsl.similarity import convert, similarity_parameters
 from fewshot_nsl.strategies.logistic import fit_logistic_regression
 from fewshot_nsl.strategies.strategy import Classifier
-from fewshot_nsl.strategies.tasks import expand, task_features
-
-CLASSIFIER = "classifier"
+from fewshot_nsl.strategies.tasks import CLASSIFIER, expand, task_features, task_logits, task_loss
 
 
 class StaticFinetuned:
@@ -36,9 +33,9 @@ class StaticFinetuned:
         backbone: Backbone,
         *,
         structure: str = "unconstrained",
-        steps: int = 20,
-        lr: float = 0.1,
-        lr_classifier: float = 1.0,
+        steps: int = 10,
+        lr: float = 0.01,
+        lr_classifier: float = 0.1,
         penalty: float = 0.01,
     ) -> None:
         self.network = convert(backbone, "static", structure=structure).eval().requires_grad_(requires_grad=False)
@@ -49,21 +46,13 @@ class StaticFinetuned:
         """Finetune each task on its support set."""
         start = expand(similarity_parameters(self.network), len(support))
         with torch.no_grad():
-            features = self._features(start, support)
+            features = task_features(self.network, start, support)
         start[CLASSIFIER] = fit_logistic_regression(features, support_labels, penalty=self.penalty)
 
         def loss(parameters: Parameters) -> Tensor:
-            logits = self._logits(parameters, support)
-            entropy = functional.cross_entropy(logits.flatten(0, 1), support_labels.flatten(), reduction="none")
-            return entropy.view(support_labels.shape).mean(1) + self.penalty / 2 * parameters[CLASSIFIER].square().sum((1, 2))
+            decay = self.penalty / 2 * parameters[CLASSIFIER].square().sum((1, 2))
+            return task_loss(self.network, parameters, support, support_labels) + decay
 
         tuned = adapt(loss, start, steps=self.steps, lr=self.rates, first_order=True)
         tuned = {name: value.detach() for name, value in tuned.items()}
-        return torch.no_grad()(lambda query: self._logits(tuned, query))
-
-    def _features(self, parameters: Parameters, images: Tensor) -> Tensor:
-        own = {name: value for name, value in parameters.items() if name != CLASSIFIER}
-        return functional.normalize(task_features(self.network, own, images), dim=-1)
-
-    def _logits(self, parameters: Parameters, images: Tensor) -> Tensor:
-        return self._features(parameters, images) @ parameters[CLASSIFIER].mT
+        return torch.no_grad()(lambda query: task_logits(self.network, tuned, query))

@@ -1,6 +1,5 @@
 """Checkpoints: safetensors files that say what they are, and run nothing when loaded."""
 
-import hashlib
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -108,12 +107,6 @@ def load_state(module: torch.nn.Module, state: Mapping[str, Tensor], path: Path)
         if want != got:
             raise CheckpointError(f"checkpoint {path} is of another model: '{name}' is {got}, expected {want}")
     module.load_state_dict(state)
-
-
-def file_checksum(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def current_versions() -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Training on episodes: Adam on the mean of a strategy's loss over a meta-batch of tasks."""
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -15,7 +16,7 @@ from fewshot_nsl.training.loop import restore_optimizer
 class Episodic:
     """Step i trains on episodes `i * meta_batch ...` of the `train` split; a `Trainee`.
 
-    Only parameters that ask for a gradient are given to Adam. Validation is the shared evaluator on `val` episodes, the same every time.
+    Only parameters that ask for a gradient are given to Adam, with a learning rate that falls from `lr` to 0 along a cosine. Validation is the shared evaluator on `val` episodes, the same every time.
 
     Raises:
         EpisodeError: the store cannot give such episodes.
@@ -30,12 +31,14 @@ class Episodic:
         n_way: int,
         n_shot: int,
         n_query: int,
+        iterations: int,
         meta_batch: int,
         lr: float,
         validation_episodes: int,
         seed: int,
     ) -> None:
-        self.strategy, self.store, self.device, self.lr = strategy, store, device, lr
+        self.strategy, self.store, self.device = strategy, store, device
+        self.iterations, self.lr = iterations, lr
         self.validation_episodes = validation_episodes
         train = EpisodeSampler(store.split_labels("train"), n_way, n_shot, n_query, seed)
         self._validation = EpisodeSampler(store.split_labels("val"), n_way, n_shot, n_query, seed)
@@ -45,11 +48,14 @@ class Episodic:
 
     def step(self, index: int) -> dict[str, float]:
         """One meta-batch."""
+        lr = self.lr * (1 + math.cos(math.pi * index / self.iterations)) / 2
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
         loss = self.strategy.loss(self._batches[index]).mean()
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
-        return {"loss": loss.item(), "lr": self.lr}
+        return {"loss": loss.item(), "lr": lr}
 
     def validate(self) -> float:
         """Mean accuracy on the validation episodes, after adapting as at test."""

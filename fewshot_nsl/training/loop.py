@@ -85,7 +85,6 @@ def train(
     def save(step: int) -> None:
         state = {**trainee.weights(), **optimizer_tensors(trainee.optimizer)}
         save_checkpoint(run.last, card.model_copy(update={"step": step, "best": best}), state)
-        run.flush_log()
         run.write_record({**record, "status": "running", "step": step, "best": best, "seconds": round(time.perf_counter() - began, 1)})
 
     try:

@@ -1,18 +1,18 @@
 """Meta-training: a strategy's own loss over episodes of the base classes, selected on `val` episodes (Finn et al. 2017, algorithm 2)."""
 
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from fewshot_nsl.config import Config
 from fewshot_nsl.data import ImageStore
-from fewshot_nsl.errors import CheckpointError, ConfigurationError
+from fewshot_nsl.errors import CheckpointError
 from fewshot_nsl.strategies import META_STRATEGIES
-from fewshot_nsl.training.checkpoint import Checkpoint, CheckpointCard, file_checksum
+from fewshot_nsl.training.checkpoint import Checkpoint, CheckpointCard
 from fewshot_nsl.training.episodic import Episodic
 from fewshot_nsl.training.loop import Progress, train
 from fewshot_nsl.training.restore import check_store, restore_backbone
 from fewshot_nsl.training.run import Run, open_run, run_record
-from fewshot_nsl.workspace import Workspace
+from fewshot_nsl.workspace import Workspace, file_checksum
 
 
 class MetaTrainConfig(Config):
@@ -22,16 +22,24 @@ class MetaTrainConfig(Config):
     n_way: int = Field(default=5, gt=1)
     n_shot: int = Field(default=5, gt=0)
     n_query: int = Field(default=15, gt=0, description="per class")
-    iterations: int = Field(default=2000, gt=0, description="outer steps")
-    meta_batch: int = Field(default=4, gt=0, description="tasks of an outer step")
-    lr: float = Field(default=1e-3, gt=0, description="of Adam, outside")
-    inner_lr: float = Field(default=0.01, gt=0)
+    iterations: int = Field(default=1000, gt=0, description="outer steps")
+    meta_batch: int = Field(default=2, gt=0, description="tasks of an outer step")
+    lr: float = Field(default=1e-3, gt=0, description="of Adam, outside; falls to 0 along a cosine")
+    inner_lr: float = Field(default=0.01, gt=0, description="of M")
+    inner_lr_classifier: float = Field(default=10.0, gt=0)
     inner_steps: int = Field(default=5, ge=0)
     inner_test_steps: int = Field(default=10, ge=0)
     first_order: bool = False
-    validate_every: int = Field(default=200, gt=0, description="outer steps")
-    validation_episodes: int = Field(default=200, gt=0)
+    validate_every: int = Field(default=100, gt=0, description="outer steps")
+    validation_episodes: int = Field(default=100, gt=0)
     seed: int = Field(default=0, ge=0, lt=2**63)
+
+    @field_validator("strategy")
+    @classmethod
+    def _is_trained_on_episodes(cls, name: str) -> str:
+        if name not in META_STRATEGIES:
+            raise ValueError(f"it is not trained on episodes: expected one of {', '.join(META_STRATEGIES)}")
+        return name
 
 
 class _Identity(MetaTrainConfig):
@@ -53,13 +61,10 @@ def meta_train(
     """Train from a pretrained plain backbone; the run's `best` checkpoint has the highest accuracy on `val` episodes.
 
     Raises:
-        ConfigurationError: the strategy is not one that is trained on episodes.
         CheckpointError: `pretrained` is not plain, or of another store.
         EpisodeError: the store cannot give such episodes.
         TrainingError: the loss is not finite, or a signal asked to stop; the same call resumes.
     """
-    if config.strategy not in META_STRATEGIES:
-        raise ConfigurationError(f"strategy '{config.strategy}' is not trained on episodes: expected one of {', '.join(META_STRATEGIES)}")
     if pretrained.card.network != "plain":
         raise CheckpointError(
             f"checkpoint {pretrained.path} is of network '{pretrained.card.network}': {config.strategy} starts from 'plain'"
@@ -70,6 +75,7 @@ def meta_train(
         "steps": config.inner_steps,
         "test_steps": config.inner_test_steps,
         "lr": config.inner_lr,
+        "lr_classifier": config.inner_lr_classifier,
         "first_order": config.first_order,
     }
     card = CheckpointCard(
@@ -96,6 +102,7 @@ def meta_train(
         n_way=config.n_way,
         n_shot=config.n_shot,
         n_query=config.n_query,
+        iterations=config.iterations,
         meta_batch=config.meta_batch,
         lr=config.lr,
         validation_episodes=config.validation_episodes,

@@ -72,13 +72,8 @@ class Run:
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(kept)
-        self._log = path.open("a", newline="")
+        self._log = path.open("a", newline="", buffering=1)  # a line at a time: a killed run keeps its log
         return csv.DictWriter(self._log, columns)
-
-    def flush_log(self) -> None:
-        """Hand what was logged to the file system."""
-        if self._log is not None:
-            self._log.flush()
 
     def close_log(self) -> None:
         """No more steps."""

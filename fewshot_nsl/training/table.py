@@ -13,9 +13,9 @@ from fewshot_nsl.devices import describe_hardware
 from fewshot_nsl.episodes import EpisodeSampler
 from fewshot_nsl.evaluate import Evaluation, ResultRow, evaluate, normal_interval
 from fewshot_nsl.strategies import STRATEGIES
-from fewshot_nsl.training.checkpoint import Checkpoint, current_versions, file_checksum
+from fewshot_nsl.training.checkpoint import Checkpoint, current_versions
 from fewshot_nsl.training.restore import check_store, restore_strategy
-from fewshot_nsl.workspace import Workspace
+from fewshot_nsl.workspace import Workspace, file_checksum
 
 
 def evaluate_rows(

@@ -1,0 +1,48 @@
+"""What commands print: results on standard output, notices on standard error."""
+
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:  # slow to import, and a command's help needs none of them
+    from fewshot_nsl.evaluate import Evaluation
+    from fewshot_nsl.training import Run
+    from fewshot_nsl.workspace import Workspace
+
+
+def notify(message: str | None) -> None:
+    """A plain notice, if there is one."""
+    if message:
+        typer.echo(message, err=True)
+
+
+def percent(fraction: float | None) -> str:
+    """As a person reads it."""
+    return "unknown" if fraction is None else f"{100 * fraction:.1f} %"
+
+
+def report_run(run: "Run", place: "Workspace") -> None:
+    """Where the run's best checkpoint is, and how good."""
+    record = run.record
+    typer.echo(
+        f"{record['dataset']} {record['network']}: validation accuracy {percent(record['best'])} after {record['step']} steps, "
+        f"{record['seconds']:.0f} s. Checkpoint: {place.relative(run.best)}"
+    )
+
+
+def print_table(evaluation: "Evaluation") -> None:
+    """The table, in percent."""
+    from rich.console import Console
+    from rich.table import Table
+
+    e = evaluation
+    title = f"{e.dataset}, {e.split} classes: {e.n_way}-way {e.n_shot}-shot, {e.episodes} episodes, {e.n_query} queries a class"
+    table = Table(title=title, title_justify="left", caption="Accuracy in %, mean over episodes ± 95 % interval.", caption_justify="left")
+    table.add_column("strategy")
+    table.add_column("backbone")
+    table.add_column("weights", justify="right")
+    table.add_column("accuracy", justify="right")
+    for row in e.rows:
+        interval = f"{100 * row.accuracy:.2f} ± {100 * row.ci95:.2f}"
+        table.add_row(row.title, f"{row.backbone}, {row.width} filters", f"{row.parameters:,}", interval)
+    Console().print(table)

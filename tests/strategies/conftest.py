@@ -1,0 +1,71 @@
+"""A small backbone in double precision, and a batch of episodes for it."""
+
+from collections.abc import Callable
+from typing import cast
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fewshot_nsl.backbones import CNN4, Backbone
+from fewshot_nsl.data import ImageStore
+from fewshot_nsl.episodes import EpisodeBatch, EpisodeDataset, EpisodeSampler
+from fewshot_nsl.similarity import SpherePredictor, convert
+from fewshot_nsl.strategies import META_STRATEGIES, STRATEGIES, FeatureStrategy, Strategy
+
+Predict = Callable[[Strategy, Tensor, Tensor, Tensor], Tensor]
+
+
+@pytest.fixture
+def batch(tiny_store: ImageStore) -> EpisodeBatch:
+    """Two 3-way 4-shot tasks of 4 queries a class."""
+    sampler = EpisodeSampler(tiny_store.split_labels("val"), n_way=3, n_shot=4, n_query=4, seed=1)
+    return EpisodeDataset(tiny_store, sampler, episodes=2, tasks=2)[0]
+
+
+@pytest.fixture
+def backbone(tiny_store: ImageStore) -> Backbone:
+    """CNN-4 with 6 filters, random weights, and batch statistics of the base images."""
+    torch.manual_seed(0)
+    network = CNN4(16, 3, width=6, mean=tiny_store.mean, std=tiny_store.std).double()
+    images = torch.from_numpy(tiny_store.images[np.arange(80)]).movedim(-1, 1)
+    with torch.no_grad():
+        for _ in range(20):
+            network(images)
+    return network.eval()
+
+
+@pytest.fixture
+def dynamic_backbone(backbone: Backbone) -> Backbone:
+    """The same with dynamic similarity away from the identity."""
+    network = cast(Backbone, convert(backbone, "dynamic"))
+    for layer in network.modules():
+        if isinstance(layer, SpherePredictor):
+            nn.init.constant_(layer.gain, 0.5)
+    return network
+
+
+@pytest.fixture
+def build(backbone: Backbone, dynamic_backbone: Backbone) -> Callable[[str], Strategy]:
+    """A strategy by its name in `STRATEGIES`, for 3 ways."""
+
+    def make(name: str) -> Strategy:
+        entry = STRATEGIES[name]
+        settings = {"n_way": 3} if name in META_STRATEGIES else {}
+        strategy = entry.build(dynamic_backbone if entry.network == "dynamic" else backbone, **settings)
+        return strategy.double() if isinstance(strategy, nn.Module) else strategy
+
+    return make
+
+
+@pytest.fixture
+def predict() -> Predict:
+    """Logits of the queries, through features where the strategy works on them."""
+
+    def run(strategy: Strategy, support: Tensor, labels: Tensor, query: Tensor) -> Tensor:
+        if isinstance(strategy, FeatureStrategy):
+            support, query = (strategy.encode(images.flatten(0, 1)).unflatten(0, images.shape[:2]) for images in (support, query))
+        return strategy.fit(support, labels)(query)
+
+    return run

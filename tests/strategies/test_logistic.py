@@ -1,0 +1,69 @@
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import minimize
+from scipy.special import logsumexp
+from torch import Tensor
+from torch.nn import functional
+
+from fewshot_nsl.errors import TrainingError
+from fewshot_nsl.strategies.logistic import fit_logistic_regression
+
+
+@pytest.fixture
+def problem() -> tuple[Tensor, Tensor]:
+    """Two tasks, 4 ways, 12 examples of 5 features, classes of unequal size."""
+    random = torch.Generator().manual_seed(0)
+    labels = torch.tensor([[0, 0, 0, 0, 0, 1, 1, 1, 2, 2, 3, 3], [3, 2, 2, 1, 1, 1, 0, 0, 0, 0, 0, 0]])
+    return torch.randn(2, 12, 5, generator=random, dtype=torch.float64), labels
+
+
+def _objective(weights: np.ndarray, features: np.ndarray, labels: np.ndarray, penalty: float) -> float:
+    logits = features @ weights.reshape(4, -1).T
+    entropy = logsumexp(logits, axis=1) - logits[np.arange(len(labels)), labels]
+    return float(entropy.mean() + penalty / 2 * np.square(weights).sum())
+
+
+@pytest.mark.parametrize("penalty", [1.0, 0.1, 0.001])
+def test_finds_the_minimum(problem: tuple[Tensor, Tensor], penalty: float) -> None:
+    features, labels = problem
+    weights = fit_logistic_regression(features, labels, penalty=penalty, tolerance=1e-9)
+    assert weights.shape == (2, 4, 5)
+    for task in range(2):
+        arguments = features[task].numpy(), labels[task].numpy(), penalty
+        found = minimize(_objective, np.zeros(20), arguments, method="BFGS", options={"gtol": 1e-8, "xrtol": 1e-12})
+        assert _objective(weights[task].numpy().ravel(), *arguments) <= found.fun + 1e-12
+        np.testing.assert_allclose(weights[task].numpy().ravel(), found.x, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("tolerance", [1e-2, 1e-5, 1e-8])
+def test_the_gradient_at_the_answer_is_within_the_tolerance(problem: tuple[Tensor, Tensor], tolerance: float) -> None:
+    features, labels = problem
+
+    def gradient(weights: Tensor) -> Tensor:
+        weights = weights.requires_grad_()
+        entropy = torch.stack([functional.cross_entropy(features[t] @ weights[t].T, labels[t]) for t in range(2)])
+        return torch.autograd.grad((entropy + 0.05 * weights.square().sum((1, 2))).sum(), weights)[0].abs().amax((1, 2))
+
+    answer = fit_logistic_regression(features, labels, penalty=0.1, tolerance=tolerance)
+    assert (gradient(answer) <= tolerance * gradient(torch.zeros(2, 4, 5, dtype=torch.float64)) * (1 + 1e-6)).all()
+
+
+def test_a_larger_penalty_gives_smaller_weights(problem: tuple[Tensor, Tensor]) -> None:
+    norms = [fit_logistic_regression(*problem, penalty=penalty).norm().item() for penalty in (0.001, 0.01, 0.1, 1.0, 1000.0)]
+    assert norms == sorted(norms, reverse=True)
+    assert norms[0] > 10 * norms[3]
+    assert norms[-1] < 1e-2
+
+
+def test_labels_beyond_the_first_task_count(problem: tuple[Tensor, Tensor]) -> None:
+    features, labels = problem
+    weights = fit_logistic_regression(features, labels, penalty=0.01, tolerance=1e-8)
+    swapped = fit_logistic_regression(features.flip(0), labels.flip(0), penalty=0.01, tolerance=1e-8)
+    torch.testing.assert_close(swapped.flip(0), weights, rtol=1e-5, atol=1e-6)
+
+
+def test_a_tolerance_below_the_precision_is_refused(problem: tuple[Tensor, Tensor]) -> None:
+    message = r"logistic regression did not reach tolerance 1e-12 in 10000 iterations; raise it, or the penalty 0\.01"
+    with pytest.raises(TrainingError, match=message):
+        fit_logistic_regression(problem[0].float(), problem[1], penalty=0.01, tolerance=1e-12)

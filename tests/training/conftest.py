@@ -1,0 +1,57 @@
+"""Runs that were trained on the tiny dataset, as small as they can be."""
+
+import pytest
+import torch
+
+from fewshot_nsl.data import ImageStore
+from fewshot_nsl.training import MetaTrainConfig, PretrainConfig, Run, load_checkpoint, meta_train, pretrain
+from fewshot_nsl.workspace import Workspace, open_workspace
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="session")
+def plain_config() -> PretrainConfig:
+    """12 steps."""
+    return PretrainConfig(network="plain", width=4, epochs=4, batch_size=24, lr=0.2)
+
+
+@pytest.fixture(scope="session")
+def meta_config() -> MetaTrainConfig:
+    """4 outer steps."""
+    return MetaTrainConfig(
+        n_way=3,
+        n_shot=2,
+        n_query=3,
+        iterations=4,
+        meta_batch=2,
+        inner_steps=2,
+        inner_test_steps=3,
+        validate_every=2,
+        validation_episodes=5,
+        lr=0.05,
+    )
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """Where the finished runs below are; to be read only."""
+    return open_workspace(tmp_path_factory.mktemp("trained"))
+
+
+@pytest.fixture(scope="session")
+def plain_run(trained: Workspace, tiny_store: ImageStore, plain_config: PretrainConfig) -> Run:
+    """The plain network, pretrained."""
+    return pretrain(trained, tiny_store, plain_config, CPU)
+
+
+@pytest.fixture(scope="session")
+def dynamic_run(trained: Workspace, tiny_store: ImageStore, plain_config: PretrainConfig) -> Run:
+    """The dynamic network, pretrained."""
+    return pretrain(trained, tiny_store, plain_config.model_copy(update={"network": "dynamic", "epochs": 1}), CPU)
+
+
+@pytest.fixture(scope="session")
+def meta_run(trained: Workspace, tiny_store: ImageStore, plain_run: Run, meta_config: MetaTrainConfig) -> Run:
+    """Meta-static, from the plain network."""
+    return meta_train(trained, tiny_store, load_checkpoint(plain_run.best), meta_config, CPU)

@@ -1,0 +1,64 @@
+import pytest
+import torch
+
+from fewshot_nsl.backbones import CNN4
+from fewshot_nsl.data import ImageStore
+from fewshot_nsl.episodes import EpisodeDataset, EpisodeSampler
+from fewshot_nsl.evaluate import evaluate
+from fewshot_nsl.strategies import MetaStatic
+from fewshot_nsl.training.episodic import Episodic
+from fewshot_nsl.training.loop import optimizer_tensors
+
+CPU = torch.device("cpu")
+
+
+def _strategy(store: ImageStore) -> MetaStatic:
+    torch.manual_seed(0)
+    return MetaStatic(CNN4(16, 3, width=4, mean=store.mean, std=store.std), n_way=3, steps=2, test_steps=3)
+
+
+def _trainee(store: ImageStore, seed: int = 2) -> Episodic:
+    sizes = {"n_way": 3, "n_shot": 1, "n_query": 2, "meta_batch": 2, "validation_episodes": 7}
+    return Episodic(_strategy(store), store, CPU, **sizes, lr=0.01, seed=seed)
+
+
+def test_a_step_is_one_of_adam_on_the_mean_loss_of_its_own_episodes(tiny_store: ImageStore) -> None:
+    trainee, strategy = _trainee(tiny_store), _strategy(tiny_store)
+    optimizer = torch.optim.Adam([parameter for parameter in strategy.parameters() if parameter.requires_grad], 0.01)
+    sampler = EpisodeSampler(tiny_store.split_labels("train"), 3, 1, 2, seed=2)
+    for index in range(3):
+        loss = strategy.loss(EpisodeDataset(tiny_store, sampler, 6, 2)[index]).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        assert trainee.step(index) == {"loss": loss.item(), "lr": 0.01}
+    for name, value in trainee.weights().items():
+        torch.testing.assert_close(value, strategy.state_dict()[name])
+
+
+def test_steps_have_no_end(tiny_store: ImageStore) -> None:
+    assert _trainee(tiny_store).step(10**9)["loss"] > 0
+
+
+def test_validation_is_the_evaluator_on_episodes_of_val(tiny_store: ImageStore) -> None:
+    trainee = _trainee(tiny_store)
+    trainee.step(0)
+    sampler = EpisodeSampler(tiny_store.split_labels("val"), 3, 1, 2, seed=2)
+    assert trainee.validate() == trainee.validate() == evaluate(trainee.strategy, tiny_store, sampler, 7, CPU).mean()
+
+
+def test_state_goes_on_from_where_it_was_taken(tiny_store: ImageStore) -> None:
+    source, target = _trainee(tiny_store), _trainee(tiny_store)
+    for index in range(2):
+        source.step(index)
+    target.restore({name: value.clone() for name, value in {**source.weights(), **optimizer_tensors(source.optimizer)}.items()})
+    assert source.step(2) == target.step(2)
+    assert all(torch.equal(value, target.weights()[name]) for name, value in source.weights().items())
+
+
+@pytest.mark.parametrize("seed", [3, 4])
+def test_another_seed_is_other_episodes(tiny_store: ImageStore, seed: int) -> None:
+    first, second = _trainee(tiny_store), _trainee(tiny_store, seed)
+    first.step(0)
+    second.step(0)
+    assert not torch.equal(first.strategy.classifier, second.strategy.classifier)
