@@ -1,11 +1,13 @@
 """Configurations: frozen, complete, checked before any work."""
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fewshot_nsl.errors import ConfigurationError
+
+AnyConfig = TypeVar("AnyConfig", bound="Config")
 
 
 class Config(BaseModel):
@@ -14,7 +16,7 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     @classmethod
-    def checked(cls, values: Mapping[str, Any]) -> Self:
+    def checked(cls: type[AnyConfig], values: Mapping[str, Any]) -> AnyConfig:
         """The configuration of these values.
 
         Raises:

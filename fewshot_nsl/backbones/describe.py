@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from typing import Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field, model_validator
 
 from fewshot_nsl.backbones.backbone import Backbone
 from fewshot_nsl.backbones.cnn4 import CNN4
+from fewshot_nsl.config import Config
 from fewshot_nsl.errors import ConfigurationError
 from fewshot_nsl.similarity import convert
 
@@ -15,10 +16,8 @@ BACKBONES: dict[str, Callable[..., Backbone]] = {
 }
 
 
-class ModelDescription(BaseModel):
+class ModelDescription(Config):
     """Everything that is needed to build a backbone, weights apart."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     backbone: str = Field(description="a name in BACKBONES")
     image_size: int = Field(gt=0, description="pixels on a side")
@@ -28,6 +27,14 @@ class ModelDescription(BaseModel):
     std: tuple[float, ...] = Field(description="per channel, pixel units 0-255")
     similarity: Literal["plain", "static", "dynamic"] = "plain"
     structure: str | None = Field(default=None, description="a name in STRUCTURES; none for plain convolutions")
+
+    @model_validator(mode="after")
+    def _one_mean_a_channel(self) -> "ModelDescription":
+        if not len(self.mean) == len(self.std) == self.channels:
+            raise ValueError(
+                f"{len(self.mean)} means and {len(self.std)} standard deviations for {self.channels} channels: expected one each"
+            )
+        return self
 
 
 def build_model(description: ModelDescription) -> Backbone:

@@ -106,4 +106,4 @@ def resident_images(store: ImageStore, device: torch.device) -> UInt8[Tensor, "n
     free, _ = torch.cuda.mem_get_info(device)
     if store.images.nbytes > MEMORY_FRACTION * free:
         return None
-    return torch.from_numpy(np.ascontiguousarray(store.images)).to(device)
+    return torch.from_numpy(np.array(store.images)).to(device)

@@ -95,7 +95,9 @@ class EpisodeSampler:
 
     def _words(self, index: int, stream: int, count: int) -> list[int]:
         """`count` random words that belong to this seed, episode and stream alone; the counter's first word is Philox's own."""
-        words: list[int] = Philox(key=[self.seed, 0], counter=[0, index, stream, 0]).random_raw(count).tolist()
+        # As unsigned numbers of 64 bits: numpy turns a list with larger ones into floats.
+        key, counter = np.array([self.seed, 0], dtype=np.uint64), np.array([0, index, stream, 0], dtype=np.uint64)
+        words: list[int] = Philox(key=key, counter=counter).random_raw(count).tolist()
         return words
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fewshot_nsl.data import ImageStore
 from fewshot_nsl.episodes import EpisodeDataset, EpisodeLoader, EpisodeSampler
-from fewshot_nsl.strategies import FeatureStrategy, Strategy
+from fewshot_nsl.strategies import FeatureLearner, Learner
 
 IMAGES_AT_ONCE = 500
 EPISODES_AT_ONCE = 10
@@ -21,7 +21,7 @@ _Batch = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 def evaluate(
-    strategy: Strategy,
+    strategy: Learner,
     store: ImageStore,
     sampler: EpisodeSampler,
     episodes: int,
@@ -42,7 +42,7 @@ def evaluate(
         device: what the images are put on.
         progress: called with episodes done and in all.
     """
-    encode = strategy.encode if isinstance(strategy, FeatureStrategy) else None
+    encode = strategy.encode if isinstance(strategy, FeatureLearner) else None
     dataset = EpisodeDataset(store, sampler, episodes, FEATURE_EPISODES_AT_ONCE if encode else EPISODES_AT_ONCE)
     accuracies: list[float] = []
     for support, support_labels, query, query_labels in _features(dataset, encode, device) if encode else _images(dataset, device):

@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from fewshot_nsl.errors import ConfigurationError
+
 Parameters = dict[str, Tensor]
 """Name -> `[tasks, ...]`: every task has its own copy."""
 TaskLoss = Callable[[Parameters], Tensor]
@@ -26,10 +28,15 @@ def adapt(
         steps: 0 or more.
         lr: step size, one for all or one per name.
         first_order: take the inner gradients as constants (first-order MAML): the outer gradient then passes to `parameters` unchanged.
+
+    Raises:
+        ConfigurationError: `lr` lists step sizes, but not for every parameter.
     """
     names = list(parameters)
     initial = [value if value.requires_grad else value.detach().requires_grad_() for value in parameters.values()]
     rates = lr if isinstance(lr, Mapping) else dict.fromkeys(names, lr)
+    if missing := [name for name in names if name not in rates]:
+        raise ConfigurationError(f"lr has no step size for {', '.join(missing)}: expected one for each of {', '.join(names)}")
     holder = _Holder(initial)
     optimizer = torch.optim.SGD([{"params": [p], "lr": rates[name]} for name, p in zip(names, holder.values, strict=True)])
     with torch.enable_grad():
@@ -40,7 +47,7 @@ def adapt(
             stepper.step(loss_fn(dict(zip(names, fast.parameters(), strict=True))).sum())
         adapted = list(fast.parameters())
         if first_order:
-            # Same value; the gradient goes straight to where the steps began.
+            # The same value but for rounding; the gradient goes straight to where the steps began.
             adapted = [start + (end - start).detach() for start, end in zip(initial, adapted, strict=True)]
     return dict(zip(names, adapted, strict=True))
 
@@ -60,7 +67,7 @@ def meta_gradient(
     """
     start = {name: value.detach().requires_grad_() for name, value in initial.items()}
     loss = outer_loss(adapt(inner_loss, start, steps=steps, lr=lr, first_order=first_order))
-    gradients = torch.autograd.grad(loss.sum(), list(start.values()))
+    gradients = torch.autograd.grad(loss.sum(), list(start.values()), materialize_grads=True)
     return loss.detach(), dict(zip(start, gradients, strict=True))
 
 

@@ -67,8 +67,10 @@ class WeightedColumns(torch.autograd.Function):
         padded, weights = ctx.saved_tensors
         if torch.is_grad_enabled():
             weighted = stacked_columns(padded, ctx.taps) * weights[..., None]
-            factors = torch.autograd.grad(weighted, (padded, weights), gradient, create_graph=True, allow_unused=True)
-            return factors[0], factors[1], None
+            wanted = [factor for factor, needed in zip((padded, weights), ctx.needs_input_grad, strict=False) if needed]
+            gradients = iter(torch.autograd.grad(weighted, wanted, gradient, create_graph=True))
+            first, second = (next(gradients) if needed else None for needed in ctx.needs_input_grad[:2])
+            return first, second, None
         wanted_padded, wanted_weights, _ = ctx.needs_input_grad
         of_padded = torch.zeros_like(padded) if wanted_padded else None
         of_weights = torch.empty_like(weights) if wanted_weights else None

@@ -86,7 +86,10 @@ def _replace(model: nn.Module, names: list[str], build: Callable[[Any], nn.Modul
     made: dict[nn.Module, nn.Module] = {}
     for name in names:
         layer = model.get_submodule(name)
-        made.setdefault(layer, build(layer))
+        if layer in made.values():  # a block of several names: already replaced inside it
+            continue
+        if layer not in made:
+            made[layer] = build(layer)
         if not name:
             return made[layer]
         parent, _, leaf = name.rpartition(".")

@@ -28,7 +28,7 @@ class DynamicSimilarityConv2d(nn.Conv2d):
         out_channels: int,
         kernel_size: Size2,
         stride: Size2 = 1,
-        padding: Size2 = 0,
+        padding: Size2 | str = 0,
         dilation: Size2 = 1,
         groups: int = 1,
         bias: bool = True,

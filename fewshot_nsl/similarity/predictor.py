@@ -1,6 +1,6 @@
 """Networks that predict the similarity of a layer from the layer's own input (Liu et al. 2019, section 3.3)."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -12,11 +12,12 @@ from fewshot_nsl.similarity.columns import Size2
 from fewshot_nsl.similarity.hyperspherical import HypersphericalConv2d
 
 
+@runtime_checkable
 class Predictor(Protocol):
     """Builds a network from feature maps `[n, c, h, w]` to what is added to the identity's free numbers, `[n, outputs, h_out, w_out]`."""
 
     def __call__(
-        self, in_channels: int, outputs: int, kernel_size: tuple[int, int], stride: Size2, padding: Size2, dilation: Size2
+        self, in_channels: int, outputs: int, kernel_size: tuple[int, int], stride: Size2, padding: Size2, dilation: Size2, /
     ) -> nn.Module:
         """Geometry is that of the convolution served: the output has its resolution."""
         ...

@@ -5,13 +5,14 @@ from fewshot_nsl.strategies.nearest_mean import NearestMean
 from fewshot_nsl.strategies.registry import META_STRATEGIES, STRATEGIES, StrategyEntry
 from fewshot_nsl.strategies.retrained import RetrainedClassifier
 from fewshot_nsl.strategies.static_finetuned import StaticFinetuned
-from fewshot_nsl.strategies.strategy import Classifier, FeatureStrategy, Strategy
+from fewshot_nsl.strategies.strategy import Classifier, FeatureLearner, Learner, Strategy
 
 __all__ = [
     "META_STRATEGIES",
     "STRATEGIES",
     "Classifier",
-    "FeatureStrategy",
+    "FeatureLearner",
+    "Learner",
     "MetaStatic",
     "NearestMean",
     "RetrainedClassifier",

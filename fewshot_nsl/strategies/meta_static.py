@@ -1,7 +1,6 @@
 """Meta-learned static NSN: MAML in which only the similarity and the classifier move (Liu et al. 2019, section 7.2)."""
 
 from functools import partial
-from typing import Self
 
 import torch
 from jaxtyping import Float, Int64, UInt8
@@ -57,7 +56,7 @@ class MetaStatic(nn.Module):
             parameter.requires_grad_()
         self.rates = dict.fromkeys(self._moving, lr) | {CLASSIFIER: lr_classifier}
 
-    def train(self, mode: bool = True) -> Self:
+    def train(self, mode: bool = True) -> "MetaStatic":
         """As `nn.Module.train`, but the backbone keeps its pretrained statistics."""
         super().train(mode)
         self.backbone.eval()

@@ -1,4 +1,4 @@
-"""What a strategy is. Any object of this form is evaluated, ours or a user's own."""
+"""What learners are. Any object of these forms is evaluated, ours or a user's own."""
 
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
@@ -11,11 +11,8 @@ Classifier = Callable[[Tensor], Tensor]
 
 
 @runtime_checkable
-class Strategy(Protocol):
-    """A learner over a whole batch of tasks."""
-
-    transductive: bool
-    """Whether a query's logits depend on the other queries of its episode."""
+class Learner(Protocol):
+    """The least that can be evaluated: it learns a whole batch of tasks."""
 
     def fit(self, support: Shaped[Tensor, "tasks n_support ..."], support_labels: Int64[Tensor, "tasks n_support"]) -> Classifier:
         """Learn each task from its support set: uint8 images `[tasks, n_support, c, h, w]`, labels 0 ... way-1."""
@@ -23,9 +20,17 @@ class Strategy(Protocol):
 
 
 @runtime_checkable
-class FeatureStrategy(Strategy, Protocol):
-    """A strategy that needs only features: `fit` and the classifier take `[tasks, n, d]`, and an image is encoded once, not per episode."""
+class FeatureLearner(Learner, Protocol):
+    """A learner that needs only features: `fit` and the classifier take `[tasks, n, d]`, and an image is encoded once, not per episode."""
 
     def encode(self, images: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
         """Features of images, 0-255."""
         ...
+
+
+@runtime_checkable
+class Strategy(Learner, Protocol):
+    """A learner that stands in the table."""
+
+    transductive: bool
+    """Whether a query's logits depend on the other queries of its episode."""

@@ -16,7 +16,8 @@ from fewshot_nsl.training.loop import restore_optimizer
 class Episodic:
     """Step i trains on episodes `i * meta_batch ...` of the `train` split; a `Trainee`.
 
-    Only parameters that ask for a gradient are given to Adam, with a learning rate that falls from `lr` to 0 along a cosine. Validation is the shared evaluator on `val` episodes, the same every time.
+    Only parameters that ask for a gradient are given to Adam, with a learning rate that falls from `lr` to 0 along a cosine. Validation is
+    the shared evaluator on `val` episodes, the same every time.
 
     Raises:
         EpisodeError: the store cannot give such episodes.

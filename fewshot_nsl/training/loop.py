@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from fewshot_nsl.training.checkpoint import CheckpointCard, load_checkpoint, sav
 from fewshot_nsl.training.run import Run
 
 
+@runtime_checkable
 class Trainee(Protocol):
     """What is trained. Step i is a function of the state and of i, so that a stopped run goes on as if it never stopped."""
 
@@ -92,9 +93,9 @@ def train(
             for index in range(start, steps):
                 metrics = trainee.step(index)
                 if not math.isfinite(metrics["loss"]):
+                    kept = f"the state of the last validation is in {run.last}" if run.last.is_file() else "nothing was saved yet"
                     raise TrainingError(
-                        f"the loss is {metrics['loss']} at step {index}, learning rate {metrics['lr']:.3g}; the state of the last "
-                        f"validation is in {run.last}; try a lower --lr"
+                        f"the loss is {metrics['loss']} at step {index}, learning rate {metrics['lr']:.3g}; {kept}; try a lower --lr"
                     )
                 done = index + 1
                 if done % validate_every == 0 or done == steps:
@@ -103,13 +104,14 @@ def train(
                         best = metrics["validation"]
                         save_checkpoint(run.best, card.model_copy(update={"step": done, "best": best}), trainee.weights())
                 log.writerow({"step": index, "seconds": f"{time.perf_counter() - began:.3f}", **_short(metrics)})
-                if "validation" in metrics or stopped:
-                    save(done)
                 if progress:
                     progress(done, steps, metrics)
-                if stopped and done < steps:
+                stop = stopped[0] if stopped and done < steps else None
+                if stop or "validation" in metrics:
+                    save(done)
+                if stop:
                     raise TrainingError(
-                        f"stopped by {stopped[0]} after step {done} of {steps}; run the same command again to go on from {run.last}"
+                        f"stopped by {stop} after step {done} of {steps}; run the same command again to go on from {run.last}"
                     )
     finally:
         run.close_log()

@@ -25,7 +25,7 @@ class Supervised:
     """One-cycle SGD on cross entropy; a `Trainee`. The base images lie on the device whole, as uint8.
 
     Raises:
-        ConfigurationError: fewer base images than a batch.
+        ConfigurationError: fewer base images than a batch, or fewer than 10 in every class.
     """
 
     def __init__(
@@ -50,6 +50,8 @@ class Supervised:
         self._targets = torch.from_numpy(targets).to(device)
         held = torch.from_numpy((np.arange(len(rows)) - first[targets]) % HELD_OUT == HELD_OUT - 1)
         self._train, self._held = torch.nonzero(~held)[:, 0], torch.nonzero(held)[:, 0]
+        if len(self._held) == 0:
+            raise ConfigurationError(f"every {HELD_OUT}th image of a base class is held out, but no class of {store.name} has {HELD_OUT}")
         self.steps_per_epoch = len(self._train) // batch_size
         if self.steps_per_epoch == 0:
             raise ConfigurationError(f"a batch of {batch_size} images, but only {len(self._train)} to train on; lower --batch-size")

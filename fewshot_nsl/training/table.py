@@ -10,9 +10,9 @@ import torch
 from fewshot_nsl.backbones import build_model
 from fewshot_nsl.data import ImageStore
 from fewshot_nsl.devices import describe_hardware
-from fewshot_nsl.episodes import EpisodeSampler
+from fewshot_nsl.episodes import EpisodeDataset, EpisodeLoader, EpisodeSampler
 from fewshot_nsl.evaluate import Evaluation, ResultRow, evaluate, normal_interval
-from fewshot_nsl.strategies import STRATEGIES
+from fewshot_nsl.strategies import STRATEGIES, FeatureLearner
 from fewshot_nsl.training.checkpoint import Checkpoint, current_versions
 from fewshot_nsl.training.restore import check_store, restore_strategy
 from fewshot_nsl.workspace import Workspace, file_checksum
@@ -60,6 +60,11 @@ def evaluate_rows(
     for _, checkpoint in rows:
         check_store(checkpoint, store, force=force)
     strategies = [restore_strategy(name, checkpoint, device) for name, checkpoint in rows]
+    # Those that adapt to images meet one episode before any row is computed: what cannot work fails at once.
+    first = EpisodeLoader(EpisodeDataset(store, sampler, episodes=1), device)[0]
+    for strategy in strategies:
+        if not isinstance(strategy, FeatureLearner):
+            strategy.fit(first.support, first.support_labels)
     results = []
     for (name, checkpoint), strategy in zip(rows, strategies, strict=True):
         title, description = STRATEGIES[name].title, checkpoint.card.description

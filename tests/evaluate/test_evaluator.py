@@ -10,7 +10,7 @@ from fewshot_nsl.data import ImageStore
 from fewshot_nsl.episodes import EpisodeDataset, EpisodeSampler
 from fewshot_nsl.evaluate import evaluate
 from fewshot_nsl.evaluate.evaluator import FEATURE_EPISODES_AT_ONCE, IMAGES_AT_ONCE
-from fewshot_nsl.strategies import Classifier, FeatureStrategy, NearestMean, Strategy
+from fewshot_nsl.strategies import Classifier, FeatureLearner, NearestMean, Strategy
 
 CPU = torch.device("cpu")
 
@@ -111,7 +111,7 @@ class _EncodesItself:
 
 
 def test_features_encoded_once_give_what_images_give(tiny_store: ImageStore, sampler: EpisodeSampler, nearest: NearestMean) -> None:
-    assert not isinstance(_EncodesItself(nearest), FeatureStrategy)
+    assert not isinstance(_EncodesItself(nearest), FeatureLearner)
     episodes = FEATURE_EPISODES_AT_ONCE + 3
     by_images = evaluate(_EncodesItself(nearest), tiny_store, sampler, episodes, CPU)
     assert np.array_equal(evaluate(nearest, tiny_store, sampler, episodes, CPU), by_images)

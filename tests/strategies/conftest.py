@@ -12,7 +12,7 @@ from fewshot_nsl.backbones import CNN4, Backbone
 from fewshot_nsl.data import ImageStore
 from fewshot_nsl.episodes import EpisodeBatch, EpisodeDataset, EpisodeSampler
 from fewshot_nsl.similarity import SpherePredictor, convert
-from fewshot_nsl.strategies import META_STRATEGIES, STRATEGIES, FeatureStrategy, Strategy
+from fewshot_nsl.strategies import META_STRATEGIES, STRATEGIES, FeatureLearner, Strategy
 
 Predict = Callable[[Strategy, Tensor, Tensor, Tensor], Tensor]
 
@@ -64,7 +64,7 @@ def predict() -> Predict:
     """Logits of the queries, through features where the strategy works on them."""
 
     def run(strategy: Strategy, support: Tensor, labels: Tensor, query: Tensor) -> Tensor:
-        if isinstance(strategy, FeatureStrategy):
+        if isinstance(strategy, FeatureLearner):
             support, query = (strategy.encode(images.flatten(0, 1)).unflatten(0, images.shape[:2]) for images in (support, query))
         return strategy.fit(support, labels)(query)
 

@@ -1,4 +1,5 @@
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -15,14 +16,14 @@ from fewshot_nsl.strategies import MetaStatic
 MOVING = {*(f"backbone.blocks.{i}.0.M" for i in range(4)), "classifier"}
 
 
-RATES = {"lr": 0.1, "lr_classifier": 0.7}
+RATES: dict[str, Any] = {"lr": 0.1, "lr_classifier": 0.7}
 """Of the inner loop."""
 
 
-def _strategy(backbone: Backbone, **settings: object) -> MetaStatic:
+def _strategy(backbone: Backbone, **settings: Any) -> MetaStatic:
     """Away from its start, where half of the derivatives are 0."""
     torch.manual_seed(4)
-    strategy = MetaStatic(backbone, n_way=3, **RATES, **settings).double()  # type: ignore[arg-type]
+    strategy = MetaStatic(backbone, n_way=3, **RATES, **settings).double()
     with torch.no_grad():
         for parameter in strategy.parameters():
             if parameter.requires_grad:

@@ -4,7 +4,7 @@ import torch
 
 from fewshot_nsl.backbones import Backbone
 from fewshot_nsl.episodes import EpisodeBatch
-from fewshot_nsl.strategies import FeatureStrategy, NearestMean
+from fewshot_nsl.strategies import FeatureLearner, NearestMean
 
 
 @pytest.mark.parametrize("shots", [(1, 1, 1), (4, 4, 4), (5, 1, 2)], ids=str)
@@ -22,7 +22,7 @@ def test_logits_are_cosines_to_the_means(backbone: Backbone, shots: tuple[int, .
 
 def test_encodes_with_the_backbone_in_evaluation_mode(backbone: Backbone, batch: EpisodeBatch) -> None:
     strategy = NearestMean(backbone.train())
-    assert isinstance(strategy, FeatureStrategy)
+    assert isinstance(strategy, FeatureLearner)
     features = strategy.encode(batch.support[0])
     assert features.shape == (12, backbone.features)
     assert not features.requires_grad

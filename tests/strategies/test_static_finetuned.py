@@ -8,7 +8,7 @@ from torch.nn import functional
 from fewshot_nsl.backbones import Backbone
 from fewshot_nsl.episodes import EpisodeBatch
 from fewshot_nsl.similarity import STRUCTURES
-from fewshot_nsl.strategies import FeatureStrategy, RetrainedClassifier, StaticFinetuned, Strategy
+from fewshot_nsl.strategies import FeatureLearner, RetrainedClassifier, StaticFinetuned, Strategy
 
 Predict = Callable[[Strategy, Tensor, Tensor, Tensor], Tensor]
 
@@ -49,4 +49,4 @@ def test_the_classifier_can_be_asked_again(backbone: Backbone, batch: EpisodeBat
 
 
 def test_it_needs_images(backbone: Backbone) -> None:
-    assert not isinstance(StaticFinetuned(backbone), FeatureStrategy)
+    assert not isinstance(StaticFinetuned(backbone), FeatureLearner)

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -18,7 +20,7 @@ def _strategy(store: ImageStore) -> MetaStatic:
 
 
 def _trainee(store: ImageStore, seed: int = 2) -> Episodic:
-    sizes = {"n_way": 3, "n_shot": 1, "n_query": 2, "meta_batch": 2, "validation_episodes": 7}
+    sizes = {"n_way": 3, "n_shot": 1, "n_query": 2, "iterations": 8, "meta_batch": 2, "validation_episodes": 7}
     return Episodic(_strategy(store), store, CPU, **sizes, lr=0.01, seed=seed)
 
 
@@ -30,14 +32,19 @@ def test_a_step_is_one_of_adam_on_the_mean_loss_of_its_own_episodes(tiny_store: 
         loss = strategy.loss(EpisodeDataset(tiny_store, sampler, 6, 2)[index]).mean()
         optimizer.zero_grad()
         loss.backward()
+        rate = 0.01 * (1 + math.cos(math.pi * index / 8)) / 2
+        optimizer.param_groups[0]["lr"] = rate
         optimizer.step()
-        assert trainee.step(index) == {"loss": loss.item(), "lr": 0.01}
+        assert trainee.step(index) == {"loss": loss.item(), "lr": pytest.approx(rate)}
     for name, value in trainee.weights().items():
         torch.testing.assert_close(value, strategy.state_dict()[name])
 
 
-def test_steps_have_no_end(tiny_store: ImageStore) -> None:
-    assert _trainee(tiny_store).step(10**9)["loss"] > 0
+def test_the_rate_falls_along_a_cosine_to_nothing(tiny_store: ImageStore) -> None:
+    trainee = _trainee(tiny_store)
+    rates = [trainee.step(index)["lr"] for index in (0, 4, 8)]
+    assert rates == pytest.approx([0.01, 0.005, 0])
+    assert trainee.optimizer.param_groups[0]["lr"] == rates[-1]
 
 
 def test_validation_is_the_evaluator_on_episodes_of_val(tiny_store: ImageStore) -> None:
