@@ -3,6 +3,7 @@
 import ctypes
 import os
 import platform
+import sys
 from pathlib import Path
 
 import torch
@@ -36,7 +37,7 @@ def keep_freed_memory() -> None:
     A training step frees and asks for the same hundreds of megabytes again, and the system hands out every page anew: on virtual machines
     that costs more than the arithmetic. For the process as a whole, hence called by commands, not on import. Elsewhere nothing happens.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
         mallopt(_M_MMAP_MAX, 0)
         mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)

@@ -21,7 +21,7 @@ class ConfigurationError(FewShotNSLError, ValueError):
     """An argument or option has a value outside its range, or names nothing."""
 
 
-class NotFoldableError(FewShotNSLError):
+class NotFoldable(FewShotNSLError):  # noqa: N818 - the name says what is wrong
     """A layer whose similarity depends on its input cannot become a plain convolution."""
 
 

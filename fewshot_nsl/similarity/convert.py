@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from fewshot_nsl.errors import ConfigurationError, NotFoldableError
+from fewshot_nsl.errors import ConfigurationError, NotFoldable
 from fewshot_nsl.similarity.dynamic import DynamicSimilarityConv2d
 from fewshot_nsl.similarity.predictor import Predictor
 from fewshot_nsl.similarity.static import StaticSimilarityConv2d
@@ -62,15 +62,13 @@ def fold(model: nn.Module, *, partial: bool = False) -> nn.Module:
         partial: leave dynamic layers as they are, where they would be refused.
 
     Raises:
-        NotFoldableError: there is a dynamic layer; all are named.
+        NotFoldable: there is a dynamic layer; all are named.
     """
     model = copy.deepcopy(model)
     layers = list(model.named_modules(remove_duplicate=False))
     dynamic = [name or type(layer).__name__ for name, layer in layers if isinstance(layer, DynamicSimilarityConv2d)]
     if dynamic and not partial:
-        raise NotFoldableError(
-            f"layers {', '.join(dynamic)} have a similarity that depends on the input; fold(model, partial=True) leaves them"
-        )
+        raise NotFoldable(f"layers {', '.join(dynamic)} have a similarity that depends on the input; fold(model, partial=True) leaves them")
     names = [name for name, layer in layers if isinstance(layer, StaticSimilarityConv2d)]
     return _replace(model, names, StaticSimilarityConv2d.fold)
 

@@ -2,6 +2,7 @@
 
 from fewshot_nsl.strategies.meta_static import MetaStatic
 from fewshot_nsl.strategies.nearest_mean import NearestMean
+from fewshot_nsl.strategies.predict import predict
 from fewshot_nsl.strategies.registry import META_STRATEGIES, STRATEGIES, StrategyEntry
 from fewshot_nsl.strategies.retrained import RetrainedClassifier
 from fewshot_nsl.strategies.static_finetuned import StaticFinetuned
@@ -19,4 +20,5 @@ __all__ = [
     "StaticFinetuned",
     "Strategy",
     "StrategyEntry",
+    "predict",
 ]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fewshot_nsl.errors import ConfigurationError, NotFoldableError
+from fewshot_nsl.errors import ConfigurationError, NotFoldable
 from fewshot_nsl.similarity import (
     STRUCTURES,
     DynamicSimilarityConv2d,
@@ -207,9 +207,9 @@ def test_folding_changes_no_output(net: nn.Module, structure: str) -> None:
 def test_dynamic_layers_cannot_be_folded_and_are_named(net: nn.Module) -> None:
     mixed = convert(convert(net, "static", where=lambda name, _: name == "body.0"), "dynamic")
     message = r"layers body\.3, body\.5, once, again have a similarity that depends on the input; fold\(model, partial=True\) leaves them"
-    with pytest.raises(NotFoldableError, match=message):
+    with pytest.raises(NotFoldable, match=message):
         fold(mixed)
-    with pytest.raises(NotFoldableError, match="layers DynamicSimilarityConv2d have"):
+    with pytest.raises(NotFoldable, match="layers DynamicSimilarityConv2d have"):
         fold(convert(nn.Conv2d(1, 1, 3), "dynamic"))
 
 
