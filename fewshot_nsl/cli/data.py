@@ -8,16 +8,9 @@ import typer
 from fewshot_nsl.cli import options
 from fewshot_nsl.cli.progress import counting_progress
 
-app = typer.Typer()
+app = typer.Typer(help="List, prepare, describe and verify datasets.")
 
 Name = Annotated[str, typer.Argument(help="A dataset that `fewshot-nsl data list` shows, for instance glyphs.")]
-
-
-@app.callback(invoke_without_command=True)
-def data(context: typer.Context) -> None:
-    """List, prepare, describe and verify datasets."""
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
 
 
 @app.command("list")
