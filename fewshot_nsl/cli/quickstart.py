@@ -11,7 +11,7 @@ from fewshot_nsl.cli.pretrain import pretrain
 
 DATASET = "glyphs"
 EPOCHS = 8
-ITERATIONS = 200
+ITERATIONS = 100
 
 
 def quickstart(device: options.Device = "auto", workspace: options.WorkspaceFolder = Path()) -> None:
