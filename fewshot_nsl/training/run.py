@@ -83,11 +83,10 @@ class Run:
 
 
 def open_run(workspace: Workspace, card: CheckpointCard, config: Config) -> Run:
-    """The run of this configuration on this very store; its folder is made if it is new."""
+    """The run of this configuration on this very store; its folder is made when something is first written there."""
     text = json.dumps([card.fingerprint, config.model_dump(mode="json")], sort_keys=True)
     name = f"seed{card.seed}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
     folder = workspace.runs / card.dataset / card.description.backbone / card.network / name
-    folder.mkdir(parents=True, exist_ok=True)
     return Run(folder)
 
 

@@ -41,8 +41,12 @@ def _log(run: Run, steps: range) -> None:
 def test_its_folder_says_what_it_is(workspace: Workspace, run: Run) -> None:
     assert run.folder.parent == workspace.runs / "tiny" / "cnn4" / "plain"
     assert run.folder.name.startswith("seed3-")
-    assert run.folder.is_dir()
     assert open_run(workspace, CARD, CONFIG).folder == run.folder
+
+
+def test_nothing_is_left_of_a_run_that_wrote_nothing(workspace: Workspace, run: Run) -> None:
+    run.clear()
+    assert not workspace.runs.exists()
 
 
 @pytest.mark.parametrize(
