@@ -37,12 +37,22 @@ class EpisodeSampler:
         n_shot: support images of each class, or one number per way.
         n_query: query images of each class.
         seed: 0 to 2^64 - 1.
+        names: of the classes by id, for refusals; without them a class is called by its id.
 
     Raises:
         EpisodeError: fewer classes than `n_way`, a class with fewer images than shots and queries, sizes under 1, a seed out of range.
     """
 
-    def __init__(self, labels: Int64[np.ndarray, " n"], n_way: int, n_shot: int | Sequence[int], n_query: int, seed: int) -> None:
+    def __init__(
+        self,
+        labels: Int64[np.ndarray, " n"],
+        n_way: int,
+        n_shot: int | Sequence[int],
+        n_query: int,
+        seed: int,
+        *,
+        names: Sequence[str] | None = None,
+    ) -> None:
         shots = [n_shot] * n_way if isinstance(n_shot, int) else list(n_shot)
         if n_way < 1 or n_query < 1 or not shots or min(shots) < 1:
             raise EpisodeError(f"an episode of {n_way} ways, {n_shot} shots and {n_query} queries: each is to be at least 1")
@@ -59,10 +69,11 @@ class EpisodeSampler:
             raise EpisodeError(f"{len(self.classes)} classes cannot make a {n_way}-way episode; ask for fewer ways (--n-way)")
         needed = max(shots) + n_query
         smallest = min(range(len(self._rows)), key=lambda i: len(self._rows[i]))
-        if len(self._rows[smallest]) < needed:
+        held, label = len(self._rows[smallest]), self.classes[smallest]
+        if held < needed:
             raise EpisodeError(
-                f"class {self.classes[smallest]} has {len(self._rows[smallest])} images, an episode takes {max(shots)} shots and {n_query} "
-                f"queries = {needed}; ask for fewer (--n-shot, --n-query)"
+                f"class {names[label] if names else label} has {held} images, an episode takes {max(shots)} shots and {n_query} queries = "
+                f"{needed}; ask for fewer (--n-shot, --n-query)"
             )
 
     @property

@@ -41,8 +41,8 @@ class Episodic:
         self.strategy, self.store, self.device = strategy, store, device
         self.iterations, self.lr = iterations, lr
         self.validation_episodes = validation_episodes
-        train = EpisodeSampler(store.split_labels("train"), n_way, n_shot, n_query, seed)
-        self._validation = EpisodeSampler(store.split_labels("val"), n_way, n_shot, n_query, seed)
+        train = EpisodeSampler(store.split_labels("train"), n_way, n_shot, n_query, seed, names=store.classes)
+        self._validation = EpisodeSampler(store.split_labels("val"), n_way, n_shot, n_query, seed, names=store.classes)
         # No end: a stopped run asks for any batch by its number.
         self._batches = EpisodeLoader(EpisodeDataset(store, train, 2**62, meta_batch), device)
         self.optimizer = torch.optim.Adam([p for p in strategy.parameters() if p.requires_grad], lr)

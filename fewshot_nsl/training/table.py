@@ -55,7 +55,7 @@ def evaluate_rows(
         EpisodeError: the split cannot give such episodes.
         CheckpointError: a checkpoint does not fit the store or the strategy.
     """
-    sampler = EpisodeSampler(store.split_labels(split), n_way, n_shot, n_query, seed)
+    sampler = EpisodeSampler(store.split_labels(split), n_way, n_shot, n_query, seed, names=store.classes)
     # All are checked before the first is computed.
     for _, checkpoint in rows:
         check_store(checkpoint, store, force=force)

@@ -182,7 +182,10 @@ def test_bad_requests_get_one_line(workspace: Path, arguments: tuple[str, ...], 
     ("arguments", "expected"),
     [
         (("--n-way", "71"), "70 classes cannot make a 71-way episode; ask for fewer ways (--n-way)"),
-        (("--n-shot", "50"), "has 60 images, an episode takes 50 shots and 15 queries = 65; ask for fewer (--n-shot, --n-query)"),
+        (
+            ("--n-shot", "50"),
+            "class u0532-armenian-capital-ben has 60 images, an episode takes 50 shots and 15 queries = 65; ask for fewer",
+        ),
         (("--n-way", "3"), "meta-static learned a 5-way classifier, the episodes have 3 ways; use --n-way 5"),
         (("--split", "holdout"), "glyphs has no split 'holdout'; there are: train, val, test"),
         (("--seed", "1"), "no strategy has a checkpoint for glyphs, cnn4, seed 1"),
