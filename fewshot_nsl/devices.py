@@ -35,7 +35,7 @@ def keep_freed_memory() -> None:
     """Let glibc keep freed blocks for the next step, where it gives large ones back to the system by default.
 
     A training step frees and asks for the same hundreds of megabytes again, and the system hands out every page anew: on virtual machines
-    that costs more than the arithmetic. For the process as a whole, hence called by commands, not on import. Elsewhere nothing happens.
+    that can cost more than the arithmetic. For the process as a whole, hence called by commands, not on import. Elsewhere nothing happens.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
