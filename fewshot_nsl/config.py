@@ -29,4 +29,4 @@ class Config(BaseModel):
             field = ".".join(map(str, first["loc"]))
             given = f", got {first['input']!r}" if first["type"] != "missing" else ""
             said = first["msg"].removeprefix("Value error, ")
-            raise ConfigurationError(f"{field} of {cls.__name__}: {said}{given}") from error
+            raise ConfigurationError(f"{field} of {cls.__name__}: {said}{given}" if field else said) from error

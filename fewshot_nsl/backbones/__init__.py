@@ -2,7 +2,25 @@
 
 from fewshot_nsl.backbones.backbone import Backbone
 from fewshot_nsl.backbones.cnn4 import CNN4
-from fewshot_nsl.backbones.describe import BACKBONES, ModelDescription, build_model
+from fewshot_nsl.backbones.cnn9 import CNN9
+from fewshot_nsl.backbones.describe import BACKBONES, ModelDescription, build_model, usual_width
 from fewshot_nsl.backbones.normalise import Normalise
+from fewshot_nsl.backbones.plain import PlainCIFAR, PlainImageNet
+from fewshot_nsl.backbones.resnet import ResNet18, ResNet50
+from fewshot_nsl.backbones.resnet12 import ResNet12
 
-__all__ = ["BACKBONES", "CNN4", "Backbone", "ModelDescription", "Normalise", "build_model"]
+__all__ = [
+    "BACKBONES",
+    "CNN4",
+    "CNN9",
+    "Backbone",
+    "ModelDescription",
+    "Normalise",
+    "PlainCIFAR",
+    "PlainImageNet",
+    "ResNet12",
+    "ResNet18",
+    "ResNet50",
+    "build_model",
+    "usual_width",
+]

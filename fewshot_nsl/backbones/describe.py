@@ -1,5 +1,6 @@
 """A model as a few words that travel with its weights, and back."""
 
+import inspect
 from collections.abc import Callable
 from typing import Literal, cast
 
@@ -7,13 +8,44 @@ from pydantic import Field, model_validator
 
 from fewshot_nsl.backbones.backbone import Backbone
 from fewshot_nsl.backbones.cnn4 import CNN4
+from fewshot_nsl.backbones.cnn9 import CNN9
+from fewshot_nsl.backbones.plain import PlainCIFAR, PlainImageNet
+from fewshot_nsl.backbones.resnet import ResNet18, ResNet50
+from fewshot_nsl.backbones.resnet12 import ResNet12
 from fewshot_nsl.config import Config
 from fewshot_nsl.errors import ConfigurationError
 from fewshot_nsl.similarity import convert
 
 BACKBONES: dict[str, Callable[..., Backbone]] = {
     "cnn4": CNN4,
+    "cnn9": CNN9,
+    "plain-cifar": PlainCIFAR,
+    "plain-imagenet": PlainImageNet,
+    "resnet12": ResNet12,
+    "resnet18": ResNet18,
+    "resnet50": ResNet50,
 }
+"""Each is called with `(image_size, channels, *, width, mean, std)`."""
+
+
+def get_backbone(name: str) -> Callable[..., Backbone]:
+    """The backbone of this name.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
+    if name not in BACKBONES:
+        raise ConfigurationError(f"backbone '{name}' is unknown: expected one of {', '.join(BACKBONES)}")
+    return BACKBONES[name]
+
+
+def usual_width(name: str) -> int:
+    """The width that the backbone of this name has when none is given.
+
+    Raises:
+        ConfigurationError: there is no such backbone.
+    """
+    return inspect.signature(get_backbone(name)).parameters["width"].default
 
 
 class ModelDescription(Config):
@@ -22,7 +54,7 @@ class ModelDescription(Config):
     backbone: str = Field(description="a name in BACKBONES")
     image_size: int = Field(gt=0, description="pixels on a side")
     channels: int = Field(gt=0)
-    width: int = Field(gt=0, description="filters of a block")
+    width: int = Field(gt=0, description="filters of the first stage; the widths of the others follow from it")
     mean: tuple[float, ...] = Field(description="per channel, pixel units 0-255")
     std: tuple[float, ...] = Field(description="per channel, pixel units 0-255")
     similarity: Literal["plain", "static", "dynamic"] = "plain"
@@ -43,9 +75,7 @@ def build_model(description: ModelDescription) -> Backbone:
     Raises:
         ConfigurationError: no such backbone or structure, or sizes the backbone refuses.
     """
-    if description.backbone not in BACKBONES:
-        raise ConfigurationError(f"backbone '{description.backbone}' is unknown: expected one of {', '.join(BACKBONES)}")
-    plain = BACKBONES[description.backbone](
+    plain = get_backbone(description.backbone)(
         description.image_size, description.channels, width=description.width, mean=description.mean, std=description.std
     )
     if description.similarity == "plain":

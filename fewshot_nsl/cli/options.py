@@ -10,7 +10,7 @@ if TYPE_CHECKING:  # slow to import, and a command's help does not need it
 
 WorkspaceFolder = Annotated[Path, typer.Option("--workspace", help="Folder with data/, runs/ and evaluate/.")]
 Dataset = Annotated[str | None, typer.Option("--dataset", help="Prepared dataset; by default mini-imagenet. See: fewshot-nsl data list.")]
-Backbone = Annotated[str, typer.Option("--backbone", help="Network from images to features.")]
+Backbone = Annotated[str, typer.Option("--backbone", help="cnn4, cnn9, plain-cifar, plain-imagenet, resnet12, resnet18 or resnet50.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Of initial weights and of everything random in training.")]
 Resume = Annotated[bool, typer.Option("--resume/--no-resume", help="Go on where the same run stopped, or begin it again.")]

@@ -14,7 +14,7 @@ def pretrain(
     dataset: options.Dataset = None,
     network: Annotated[list[str] | None, typer.Option("--network", help="plain or dynamic; by default both, one after the other.")] = None,
     backbone: options.Backbone = "cnn4",
-    width: Annotated[int, typer.Option(min=1, help="Filters of a block.")] = 32,
+    width: Annotated[int | None, typer.Option(min=1, help="Filters of the first stage; by default what is usual for the backbone.")] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the base images.")] = 30,
     batch_size: Annotated[int, typer.Option(min=2, help="Images of a step.")] = 128,
     lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 0.1,

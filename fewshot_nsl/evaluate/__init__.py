@@ -1,7 +1,19 @@
 """The shared evaluator: every strategy on the same episodes, with intervals, written down."""
 
 from fewshot_nsl.evaluate.evaluator import evaluate
+from fewshot_nsl.evaluate.pictures import picture_dynamic_similarity, picture_kernel_shapes, picture_similarity
 from fewshot_nsl.evaluate.results import Evaluation, ResultRow, result_name, write_evaluation
 from fewshot_nsl.evaluate.statistics import Interval, normal_interval
 
-__all__ = ["Evaluation", "Interval", "ResultRow", "evaluate", "normal_interval", "result_name", "write_evaluation"]
+__all__ = [
+    "Evaluation",
+    "Interval",
+    "ResultRow",
+    "evaluate",
+    "normal_interval",
+    "picture_dynamic_similarity",
+    "picture_kernel_shapes",
+    "picture_similarity",
+    "result_name",
+    "write_evaluation",
+]

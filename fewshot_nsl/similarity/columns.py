@@ -1,8 +1,8 @@
 """What each kernel tap sees at every output location: the columns that a convolution contracts with its kernel."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import NamedTuple
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
@@ -14,72 +14,55 @@ Tap = tuple[slice, slice, slice]
 """Selects, from a padded input `[n, H, W, c]`, what one tap sees: `[n, h_out, w_out, c]`."""
 
 
-def pad_channels_last(input: Float[Tensor, "n c h w"], padding: Size2) -> Float[Tensor, "n H W c"]:
-    """The input with zeros around it, channels last so that a location's channels lie together."""
-    rows, columns = pair(padding)
-    return functional.pad(input.permute(0, 2, 3, 1), (0, 0, columns, columns, rows, rows))
+class Extent(NamedTuple):
+    """What a window covers, and how far apart two windows are."""
+
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    dilation: tuple[int, int]
 
 
-def taps_of(padded: Float[Tensor, "n H W c"], kernel: tuple[int, int], stride: Size2, dilation: Size2) -> list[Tap]:
-    """Where each tap looks, in row-major order.
+def output_size(input: Sequence[int], padding: Sequence[int], extent: Extent) -> tuple[int, int]:
+    """Rows and columns of windows in an input of this height and width.
 
     Raises:
         ConfigurationError: the padded input is smaller than the dilated kernel.
     """
-    stride, dilation = pair(stride), pair(dilation)
-    extent = [(size - d * (k - 1) - 1) // s + 1 for size, d, k, s in zip(padded.shape[1:3], dilation, kernel, stride, strict=True)]
-    if min(extent) < 1:
-        size = tuple(padded.shape[1:3])
-        raise ConfigurationError(f"padded input of {size} pixels: expected at least that of a {kernel} kernel at dilation {dilation}")
-    starts = [(i * dilation[0], j * dilation[1]) for i in range(kernel[0]) for j in range(kernel[1])]
-    rows, columns = (s * (e - 1) + 1 for s, e in zip(stride, extent, strict=True))
-    return [(slice(None), slice(i, i + rows, stride[0]), slice(j, j + columns, stride[1])) for i, j in starts]
+    padded = [size + 2 * more for size, more in zip(input, padding, strict=True)]
+    rows, columns = (
+        (size - d * (k - 1) - 1) // s + 1 for size, k, s, d in zip(padded, extent.kernel, extent.stride, extent.dilation, strict=True)
+    )
+    if rows < 1 or columns < 1:
+        raise ConfigurationError(
+            f"padded input of {tuple(padded)} pixels: expected at least that of a {extent.kernel} kernel at dilation {extent.dilation}"
+        )
+    return rows, columns
 
 
-def stacked_columns(padded: Float[Tensor, "n H W c"], taps: list[Tap]) -> Float[Tensor, "n h w K c"]:
-    """All columns, one behind the other."""
-    return torch.stack([padded[tap] for tap in taps], dim=3)
+def pad_channels_last(input: Float[Tensor, "n c h w"], padding: Sequence[int]) -> Float[Tensor, "n H W c"]:
+    """The input with zeros around it, channels last so that a location's channels lie together."""
+    rows, columns = padding
+    return functional.pad(input.permute(0, 2, 3, 1), (0, 0, columns, columns, rows, rows)).contiguous()
 
 
-class WeightedColumns(torch.autograd.Function):
-    """`stacked_columns(padded, taps) * weights[..., None]`, without the memory of intermediate products.
+def windows(padded: Float[Tensor, "n H W c"], extent: Extent, rows: slice, width: int) -> Float[Tensor, "n h w kh kw c"]:
+    """A view of the windows in these rows of the output, `width` in each."""
+    n, _, _, c = padded.shape
+    (kh, kw), (stride_h, stride_w), (dilation_h, dilation_w) = extent
+    image, row, column, channel = padded.stride()
+    return padded.as_strided(
+        (n, rows.stop - rows.start, width, kh, kw, c),
+        (image, row * stride_h, column * stride_w, row * dilation_h, column * dilation_w, channel),
+        padded.storage_offset() + rows.start * stride_h * row,
+    )
 
-    Written by hand since this is where dynamic similarity spends its time: the tensors are K times the input's size.
-    """
 
-    @staticmethod
-    def forward(padded: Tensor, weights: Tensor, taps: list[Tap]) -> Tensor:
-        """Weights are `[n, h, w, K]`."""
-        weighted = padded.new_empty(*weights.shape, padded.shape[3])
-        for k, tap in enumerate(taps):
-            torch.mul(padded[tap], weights[..., k, None], out=weighted[..., k, :])
-        return weighted
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, list[Tap]], output: Tensor) -> None:  # noqa: ARG004 - torch's signature
-        """Remember the factors; the products can be had again."""
-        padded, weights, ctx.taps = inputs
-        ctx.save_for_backward(padded, weights)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        """Gradients of both factors; differentiable again where the caller asked for a graph."""
-        padded, weights = ctx.saved_tensors
-        if torch.is_grad_enabled():
-            weighted = stacked_columns(padded, ctx.taps) * weights[..., None]
-            wanted = [factor for factor, needed in zip((padded, weights), ctx.needs_input_grad, strict=False) if needed]
-            gradients = iter(torch.autograd.grad(weighted, wanted, gradient, create_graph=True))
-            first, second = (next(gradients) if needed else None for needed in ctx.needs_input_grad[:2])
-            return first, second, None
-        wanted_padded, wanted_weights, _ = ctx.needs_input_grad
-        of_padded = torch.zeros_like(padded) if wanted_padded else None
-        of_weights = torch.empty_like(weights) if wanted_weights else None
-        for k, tap in enumerate(ctx.taps):
-            if of_padded is not None:
-                of_padded[tap].addcmul_(gradient[..., k, :], weights[..., k, None])
-            if of_weights is not None:
-                torch.sum(gradient[..., k, :] * padded[tap], dim=-1, out=of_weights[..., k])
-        return of_padded, of_weights, None
+def taps_of(extent: Extent, height: int, width: int) -> list[Tap]:
+    """Where each tap looks for an output of this size, in row-major order."""
+    (kh, kw), (stride_h, stride_w), (dilation_h, dilation_w) = extent
+    starts = [(i * dilation_h, j * dilation_w) for i in range(kh) for j in range(kw)]
+    down, across = stride_h * (height - 1) + 1, stride_w * (width - 1) + 1
+    return [(slice(None), slice(i, i + down, stride_h), slice(j, j + across, stride_w)) for i, j in starts]
 
 
 def pair(value: Size2) -> tuple[int, int]:

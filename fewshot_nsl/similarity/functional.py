@@ -5,12 +5,14 @@ Shape alphabet: `n` images, `c` input channels, `o` output channels, `h w` sizes
 
 from typing import Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
 from fewshot_nsl.errors import ConfigurationError
-from fewshot_nsl.similarity.columns import Size2, WeightedColumns, pad_channels_last, stacked_columns, taps_of
+from fewshot_nsl.similarity.columns import Extent, Size2, output_size, pair
+from fewshot_nsl.similarity.operator import DynamicConv2d, dynamic_conv2d
 
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 
@@ -30,12 +32,13 @@ def similarity_conv2d(
         y[n, o, p] = sum_c sum_i sum_j  weight[o, c, i] M[i, j] input[n, c, p * stride + j * dilation - padding]
 
     The input counts as zero outside its borders. Twice differentiable in every argument. Memory: a static similarity costs a second weight;
-    a dynamic one a copy of the input for each tap.
+    a dynamic one a few megabytes.
 
     Args:
         input: images or feature maps.
         weight: kernels, `K = kh * kw` taps each.
-        similarity: M; its rows belong to kernel taps and its columns to input taps. Static, one for all: `[K]` (the diagonal) or `[K, K]`.
+        similarity: M; its rows belong to kernel taps and its columns to input taps. Static, one for all: `[K]` (the diagonal) or `[K, K]`,
+            or with a block for each input channel `[c, K, K]`.
             Dynamic, one per output location: `[n, K, h_out, w_out]` or `[n, K, K, h_out, w_out]`, where n, h_out and w_out may each be 1.
         bias: added to every output location.
         stride: as in `torch.nn.functional.conv2d`.
@@ -44,39 +47,46 @@ def similarity_conv2d(
         groups: as in `torch.nn.functional.conv2d`; all groups share M.
 
     Raises:
-        ConfigurationError: `similarity` has none of these shapes.
+        ConfigurationError: `similarity` has none of these shapes; or, if dynamic, input, weight and similarity do not fit.
     """
     taps = weight.shape[2] * weight.shape[3]
-    if similarity.shape in {(taps,), (taps, taps)}:
-        return functional.conv2d(input, combine(weight, similarity), bias, stride, padding, dilation, groups)
-    padded = pad_channels_last(input, padding)
-    columns = taps_of(padded, (weight.shape[2], weight.shape[3]), stride, dilation)
-    n, h, w, _ = padded[columns[0]].shape
-    _check_dynamic(similarity, taps, (n, h, w))
-    if similarity.dim() == 4:
-        patches = WeightedColumns.apply(padded, similarity.permute(0, 2, 3, 1).expand(n, h, w, taps), columns)
-    else:
-        patches = similarity.permute(0, 3, 4, 1, 2) @ stacked_columns(padded, columns)
-    output = _contract(patches, weight, groups)
-    return output if bias is None else output + bias[:, None, None]
+    static = {1: (taps,), 2: (taps, taps), 3: (input.shape[1], taps, taps)}
+    if similarity.shape == static.get(similarity.dim()):
+        return functional.conv2d(input, combine(weight, similarity, groups), bias, stride, padding, dilation, groups)
+    geometry = pair(stride), pair(padding), pair(dilation)
+    height, width = output_size(input.shape[2:], geometry[1], Extent((weight.shape[2], weight.shape[3]), geometry[0], geometry[2]))
+    _check_dynamic(similarity, taps, (input.shape[0], height, width))
+    similarity = similarity.expand(input.shape[0], *similarity.shape[1:-2], height, width)
+    factors = [_autocast(factor) for factor in (input, weight, similarity)]
+    if len({factor.dtype for factor in factors}) > 1 or input.shape[1] != groups * weight.shape[1]:
+        got = ", ".join(f"{factor.dtype} {list(factor.shape)}" for factor in factors)
+        raise ConfigurationError(f"input, weight and similarity are {got}: expected one dtype, and input channels = {groups} x weight's")
+    # To a compiler the operator is one node; only the Function has the derivatives that torch.func asks for.
+    compute = dynamic_conv2d if torch.compiler.is_compiling() else DynamicConv2d.apply
+    output: Tensor = compute(*factors, *geometry, groups)
+    return output if bias is None else output + bias.to(output.dtype)[:, None, None]
 
 
-def combine(weight: Float[Tensor, "o c kh kw"], similarity: Float[Tensor, "*similarity"]) -> Float[Tensor, "o c kh kw"]:
+def combine(
+    weight: Float[Tensor, "o c_per_group kh kw"], similarity: Float[Tensor, "*similarity"], groups: int = 1
+) -> Float[Tensor, "o c_per_group kh kw"]:
     """The one kernel `M' w` that equals kernel and static similarity together (Liu et al. 2019, section 3.2)."""
     kernel = weight.flatten(2)
-    kernel = kernel * similarity if similarity.dim() == 1 else kernel @ similarity
-    return kernel.view_as(weight)
+    if similarity.dim() == 1:
+        kernel = kernel * similarity
+    elif similarity.dim() == 2:
+        kernel = kernel @ similarity
+    else:
+        blocks = similarity.unflatten(0, (groups, -1))  # a group's kernels meet the group's channels
+        kernel = torch.einsum("goci,gcij->gocj", kernel.unflatten(0, (groups, -1)), blocks)
+    return kernel.reshape(weight.shape)
 
 
-def _contract(patches: Float[Tensor, "n h w K c"], weight: Tensor, groups: int) -> Float[Tensor, "n o h w"]:
-    """One matrix product over taps and channels; the result lies in memory channels last."""
-    n, h, w, taps, c = patches.shape
-    if groups == 1:
-        kernel = weight.permute(2, 3, 1, 0).reshape(taps * c, -1)
-        return (patches.reshape(-1, taps * c) @ kernel).view(n, h, w, -1).permute(0, 3, 1, 2)
-    grouped = patches.view(n * h * w, taps, groups, c // groups).permute(2, 0, 1, 3).flatten(2)
-    kernels = weight.view(groups, -1, c // groups, taps).permute(0, 3, 2, 1).flatten(1, 2)
-    return (grouped @ kernels).permute(1, 0, 2).reshape(n, h, w, -1).permute(0, 3, 1, 2)
+def _autocast(factor: Tensor) -> Tensor:
+    """In the precision that torch's own convolutions would compute in."""
+    kind = factor.device.type
+    takes_part = torch.is_autocast_enabled(kind) and factor.dtype != torch.float64
+    return factor.to(torch.get_autocast_dtype(kind)) if takes_part else factor
 
 
 def _check_dynamic(similarity: Tensor, taps: int, locations: tuple[int, int, int]) -> None:
@@ -86,6 +96,6 @@ def _check_dynamic(similarity: Tensor, taps: int, locations: tuple[int, int, int
         return
     n, h, w = locations
     raise ConfigurationError(
-        f"similarity has shape {list(shape)}: expected [{taps}] or [{taps}, {taps}] (static), or [{n}, {taps}, {h}, {w}] or "
-        f"[{n}, {taps}, {taps}, {h}, {w}] (dynamic; {n}, {h} and {w} may each be 1)"
+        f"similarity has shape {list(shape)}: expected [{taps}], [{taps}, {taps}] or [c, {taps}, {taps}] (static), "
+        f"or [{n}, {taps}, {h}, {w}] or [{n}, {taps}, {taps}, {h}, {w}] (dynamic; {n}, {h} and {w} may each be 1)"
     )

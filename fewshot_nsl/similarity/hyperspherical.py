@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fewshot_nsl.similarity.columns import Size2, pad_channels_last, taps_of
+from fewshot_nsl.similarity.columns import Extent, Size2, output_size, pad_channels_last, pair, taps_of
 
 EPSILON = 1e-4
 """Added under both square roots, as in the authors' code: a window of zeros gives 0, and gradients stay finite."""
@@ -19,17 +19,23 @@ def hyperspherical_conv2d(
     stride: Size2 = 1,
     padding: Size2 = 0,
     dilation: Size2 = 1,
+    *,
+    kernel_norm: bool = True,
 ) -> Float[Tensor, "n o h_out w_out"]:
     """`<w, x> / (|w| |x|)` for every kernel w and window x of all channels: each output lies in [-1, 1].
 
-    The special case M = diag(1 / |w||x|) of neural similarity (Liu et al. 2019, section 3.1).
+    Without `kernel_norm` it is `<w, x> / |x|`, the authors' first form. The special case M = diag(1 / |w||x|) of neural similarity (Liu et
+    al. 2019, section 3.1).
     """
-    direction = weight / (weight.square().sum((1, 2, 3), keepdim=True) + EPSILON).sqrt()
+    if kernel_norm:
+        weight = weight / (weight.square().sum((1, 2, 3), keepdim=True) + EPSILON).sqrt()
     # The energy has one channel: summing shifted views of it is much cheaper than a convolution with ones.
-    padded = pad_channels_last(input.square().sum(1, keepdim=True), padding)
-    views = (padded[tap] for tap in taps_of(padded, (weight.shape[2], weight.shape[3]), stride, dilation))
+    extent = Extent((weight.shape[2], weight.shape[3]), pair(stride), pair(dilation))
+    height, width = output_size(input.shape[2:], pair(padding), extent)
+    padded = pad_channels_last(input.square().sum(1, keepdim=True), pair(padding))
+    views = (padded[tap] for tap in taps_of(extent, height, width))
     energy = reduce(torch.add, views).permute(0, 3, 1, 2)
-    return functional.conv2d(input, direction, None, stride, padding, dilation) / (energy + EPSILON).sqrt()
+    return functional.conv2d(input, weight, None, stride, padding, dilation) / (energy + EPSILON).sqrt()
 
 
 class HypersphericalConv2d(nn.Module):
@@ -43,12 +49,14 @@ class HypersphericalConv2d(nn.Module):
         stride: Size2 = 1,
         padding: Size2 = 0,
         dilation: Size2 = 1,
+        *,
+        kernel_norm: bool = True,
     ) -> None:
         super().__init__()
-        self.stride, self.padding, self.dilation = stride, padding, dilation
+        self.stride, self.padding, self.dilation, self.kernel_norm = stride, padding, dilation, kernel_norm
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, *kernel_size))
         nn.init.kaiming_uniform_(self.weight, a=5**0.5)
 
     def forward(self, input: Float[Tensor, "n c h w"]) -> Float[Tensor, "n o h_out w_out"]:
-        """Cosines in [-1, 1]."""
-        return hyperspherical_conv2d(input, self.weight, self.stride, self.padding, self.dilation)
+        """Cosines in [-1, 1]; times each kernel's norm without `kernel_norm`."""
+        return hyperspherical_conv2d(input, self.weight, self.stride, self.padding, self.dilation, kernel_norm=self.kernel_norm)

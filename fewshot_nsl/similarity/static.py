@@ -8,17 +8,19 @@ from torch import Tensor, nn
 
 from fewshot_nsl.similarity.columns import Size2
 from fewshot_nsl.similarity.functional import PaddingMode, combine
-from fewshot_nsl.similarity.structure import get_structure
+from fewshot_nsl.similarity.kernel_shape import KernelShape, ShapeThreshold
+from fewshot_nsl.similarity.structure import Structure, get_structure
 
 
 class StaticSimilarityConv2d(nn.Conv2d):
     """A convolution with a learned similarity M, the identity at the start: `y = (M' w) * x`.
 
-    The parameter `M` holds the structure's free numbers: `[K]` for "diagonal", `[K * K]` for "unconstrained", with K = kh * kw. A forward
-    pass costs what the plain convolution costs plus one product of M with the kernel; `fold()` removes that too.
+    The parameter `M` holds the structure's free numbers: `[K]` for "diagonal", `[K * K]` for "unconstrained", `[K (K + 1) / 2]` for
+    "symmetric" and "psd", with K = kh * kw. With a `shape_threshold` they are those of R, and the similarity is `D R` (see `KernelShape`).
+    A forward pass costs what the plain convolution costs plus one product of M with the kernel; `fold()` removes that too.
 
     Raises:
-        ConfigurationError: unknown `structure`.
+        ConfigurationError: unknown `structure`, or a `shape_threshold` that cannot be.
     """
 
     def __init__(
@@ -35,16 +37,19 @@ class StaticSimilarityConv2d(nn.Conv2d):
         device: Any = None,
         dtype: Any = None,
         *,
-        structure: str = "unconstrained",
+        structure: str | Structure = "unconstrained",
+        shape_threshold: ShapeThreshold = None,
     ) -> None:
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, device, dtype)
         self.structure = structure
-        identity = get_structure(structure).identity(self.weight[0, 0].numel())
-        self.M = nn.Parameter(identity.to(self.weight))
+        taps = self.weight[0, 0].numel()
+        self.M = nn.Parameter(get_structure(structure).identity(taps).to(self.weight))
+        self.kernel_shape = None if shape_threshold is None else KernelShape(taps, shape_threshold).to(self.weight)
 
     def similarity(self) -> Float[Tensor, "K K"]:
-        """M written out; rows belong to kernel taps, columns to input taps."""
-        return get_structure(self.structure).dense(self.M)
+        """M written out, D included; rows belong to kernel taps, columns to input taps."""
+        matrix = get_structure(self.structure).dense(self.M)
+        return matrix if self.kernel_shape is None else self.kernel_shape()[:, None] * matrix
 
     def forward(self, input: Float[Tensor, "n c h w"]) -> Float[Tensor, "n o h_out w_out"]:
         """Convolve `input` with `M' w`."""
@@ -76,4 +81,5 @@ class StaticSimilarityConv2d(nn.Conv2d):
         return f"{super().extra_repr()}, structure={self.structure}"
 
     def _kernel(self) -> Float[Tensor, "o c kh kw"]:
-        return combine(self.weight, get_structure(self.structure).matrix(self.M))
+        weight = self.weight if self.kernel_shape is None else combine(self.weight, self.kernel_shape())
+        return combine(weight, get_structure(self.structure).matrix(self.M))

@@ -1,6 +1,7 @@
 """Training: pretraining on base classes, meta-training on episodes, checkpoints, logs, and going on where a run stopped."""
 
 from fewshot_nsl.training.checkpoint import Checkpoint, CheckpointCard, load_checkpoint, save_checkpoint
+from fewshot_nsl.training.from_pretrained import train_from_pretrained
 from fewshot_nsl.training.meta_train import MetaTrainConfig, meta_train
 from fewshot_nsl.training.pretrain import PretrainConfig, pretrain
 from fewshot_nsl.training.restore import check_store, find_checkpoint, find_pretrained, gather_rows, restore_backbone, restore_strategy
@@ -25,4 +26,5 @@ __all__ = [
     "restore_backbone",
     "restore_strategy",
     "save_checkpoint",
+    "train_from_pretrained",
 ]

@@ -1,11 +1,11 @@
 """Pretraining: a backbone and a linear classifier learn the base classes (Liu et al. 2019, section 7.2)."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from fewshot_nsl.backbones import ModelDescription
+from fewshot_nsl.backbones import ModelDescription, usual_width
 from fewshot_nsl.config import Config
 from fewshot_nsl.data import ImageStore
 from fewshot_nsl.training.checkpoint import CheckpointCard
@@ -20,7 +20,7 @@ class PretrainConfig(Config):
 
     network: Literal["plain", "dynamic"] = Field(description="convolutions of the backbone")
     backbone: str = "cnn4"
-    width: int = Field(default=32, gt=0, description="filters of a block")
+    width: int = Field(gt=0, description="filters of the first stage; where none is given, what is usual for the backbone")
     epochs: int = Field(default=30, gt=0)
     batch_size: int = Field(default=128, gt=1, description="images")
     lr: float = Field(default=0.1, gt=0, description="peak learning rate of the one-cycle schedule")
@@ -28,6 +28,11 @@ class PretrainConfig(Config):
     weight_decay: float = Field(default=5e-4, ge=0)
     augment: bool = Field(default=True, description="crop and flip, as far as the dataset's card says that they keep the label")
     seed: int = Field(default=0, ge=0, lt=2**63)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _usual_width(cls, values: dict[str, Any]) -> dict[str, Any]:
+        return values if values.get("width") is not None else values | {"width": usual_width(values.get("backbone", "cnn4"))}
 
 
 def pretrain(

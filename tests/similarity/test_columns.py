@@ -1,61 +1,51 @@
 import pytest
 import torch
-from torch import Tensor
-from torch.nn import functional
 
-from fewshot_nsl.similarity.columns import Tap, WeightedColumns, pad_channels_last, stacked_columns, taps_of
+from fewshot_nsl.errors import ConfigurationError
+from fewshot_nsl.similarity.columns import Extent, output_size, pad_channels_last, pair, taps_of, windows
 
-
-@pytest.fixture
-def padded() -> Tensor:
-    return torch.randn(2, 4, 5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-
-
-@pytest.fixture
-def taps(padded: Tensor) -> list[Tap]:
-    return taps_of(padded, (2, 3), (2, 1), (2, 1))
+EXTENTS = [
+    (Extent((3, 3), (1, 1), (1, 1)), (0, 0)),
+    (Extent((3, 3), (2, 2), (1, 1)), (1, 1)),
+    (Extent((2, 3), (1, 2), (2, 1)), (1, 0)),
+    (Extent((1, 1), (3, 3), (1, 1)), (0, 2)),
+]
 
 
-@pytest.fixture
-def weights(padded: Tensor, taps: list[Tap]) -> Tensor:
-    n, h, w, _ = padded[taps[0]].shape
-    return torch.randn(n, h, w, len(taps), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+@pytest.mark.parametrize(("extent", "padding"), EXTENTS, ids=str)
+def test_windows_and_taps_are_those_of_torch(extent: Extent, padding: tuple[int, int]) -> None:
+    x = torch.randn(2, 3, 6, 7)
+    padded = pad_channels_last(x, padding)
+    height, width = output_size(x.shape[2:], padding, extent)
+    unfolded = torch.nn.functional.unfold(x, extent.kernel, extent.dilation, padding, extent.stride)
+    expected = unfolded.view(2, 3, *extent.kernel, height, width).permute(0, 4, 5, 2, 3, 1)
+    assert torch.equal(windows(padded, extent, slice(0, height), width), expected)
+    taps = [padded[tap] for tap in taps_of(extent, height, width)]
+    assert torch.equal(torch.stack(taps, 3), expected.flatten(3, 4))
 
 
-def test_columns_are_the_windows_that_a_convolution_sees() -> None:
-    x = torch.randn(2, 3, 6, 5, dtype=torch.float64)
-    padded = pad_channels_last(x, (1, 2))
-    columns = stacked_columns(padded, taps_of(padded, (3, 2), (2, 1), (1, 3)))
-    windows = functional.unfold(x, (3, 2), dilation=(1, 3), padding=(1, 2), stride=(2, 1))  # [n, c * K, locations]
-    n, h, w, taps, c = columns.shape
-    assert torch.equal(columns, windows.view(n, c, taps, h, w).permute(0, 3, 4, 2, 1))
+def test_windows_of_some_rows() -> None:
+    extent = Extent((3, 2), (2, 1), (1, 2))
+    padded = torch.randn(2, 9, 8, 3)
+    every = windows(padded, extent, slice(0, 4), 6)
+    assert torch.equal(windows(padded, extent, slice(1, 3), 6), every[:, 1:3])
+    assert every.data_ptr() == padded.data_ptr()
 
 
-def test_weighted_columns_are_columns_times_weights(padded: Tensor, weights: Tensor, taps: list[Tap]) -> None:
-    expected = stacked_columns(padded, taps) * weights[..., None]
-    assert torch.equal(WeightedColumns.apply(padded, weights, taps), expected)
+def test_padding_puts_zeros_around() -> None:
+    padded = pad_channels_last(torch.ones(1, 2, 3, 4), (1, 2))
+    assert padded.shape == (1, 5, 8, 2)
+    assert padded.sum() == 24
+    assert padded.is_contiguous()
 
 
-@pytest.mark.parametrize("wanted", [(True, False), (False, True), (True, True)])
-def test_derivatives_where_one_factor_or_both_want_one(padded: Tensor, weights: Tensor, taps: list[Tap], wanted: tuple[bool, bool]) -> None:
-    inputs = padded.requires_grad_(wanted[0]), weights.requires_grad_(wanted[1])
-    assert torch.autograd.gradcheck(lambda p, w: WeightedColumns.apply(p, w, taps), inputs)
+def test_an_input_smaller_than_the_kernel_is_refused() -> None:
+    with pytest.raises(
+        ConfigurationError, match=r"padded input of \(4, 5\) pixels: expected at least that of a \(3, 3\) kernel at dilation"
+    ):
+        output_size((2, 3), (1, 1), Extent((3, 3), (1, 1), (2, 2)))
 
 
-@pytest.mark.parametrize("wanted", [(True, False), (False, True), (True, True)])
-def test_second_derivatives_where_one_factor_or_both_want_one(
-    padded: Tensor, weights: Tensor, taps: list[Tap], wanted: tuple[bool, bool]
-) -> None:
-    inputs = padded[:1].requires_grad_(wanted[0]), weights[:1].requires_grad_(wanted[1])
-    assert torch.autograd.gradgradcheck(lambda p, w: WeightedColumns.apply(p, w, taps), inputs)
-
-
-def test_the_first_derivative_is_the_same_whether_or_not_a_second_is_asked_for(padded: Tensor, weights: Tensor, taps: list[Tap]) -> None:
-    inputs = padded.requires_grad_(), weights.requires_grad_()
-    output = WeightedColumns.apply(*inputs, taps)
-    direction = torch.randn_like(output)
-    once = torch.autograd.grad(output, inputs, direction, retain_graph=True)
-    twice = torch.autograd.grad(output, inputs, direction, create_graph=True)
-    for plain, differentiable in zip(once, twice, strict=True):
-        assert differentiable.requires_grad
-        torch.testing.assert_close(plain, differentiable)
+def test_pair() -> None:
+    assert pair(2) == (2, 2)
+    assert pair((1, 2)) == (1, 2)

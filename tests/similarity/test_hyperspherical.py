@@ -41,6 +41,40 @@ def test_equals_the_cosine_of_each_window(
     torch.testing.assert_close(hyperspherical_conv2d(x, weight, stride, padding, dilation), expected, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "dilation"),
+    [
+        ((3, 3), (1, 1), (1, 1), (1, 1)),
+        ((2, 3), (2, 1), (1, 2), (1, 1)),
+        ((3, 2), (1, 2), (2, 0), (2, 2)),
+        ((1, 1), (3, 3), (0, 0), (1, 1)),
+    ],
+    ids=str,
+)
+def test_without_the_kernels_norm_it_is_the_cosine_times_that_norm(
+    kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int], dilation: tuple[int, int]
+) -> None:
+    x, weight = _draw(2, 3, 6, 7), _draw(4, 3, *kernel)
+    norms = (weight.square().sum((1, 2, 3)) + EPSILON).sqrt()
+    expected = _naive(x, weight, stride, padding, dilation) * norms[:, None, None]
+    got = hyperspherical_conv2d(x, weight, stride, padding, dilation, kernel_norm=False)
+    torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_only_without_the_kernels_norm_the_output_grows_with_the_kernels() -> None:
+    x, weight = _draw(2, 3, 6, 7), 10 * _draw(4, 3, 3, 3)
+    raw = hyperspherical_conv2d(x, weight, kernel_norm=False)
+    torch.testing.assert_close(hyperspherical_conv2d(x, 7 * weight, kernel_norm=False), 7 * raw, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(hyperspherical_conv2d(x, 7 * weight), hyperspherical_conv2d(x, weight), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("kernel_norm", [True, False])
+def test_a_larger_input_changes_no_cosine(*, kernel_norm: bool) -> None:
+    x, weight = 100 * _draw(2, 3, 6, 7), _draw(4, 3, 3, 3)
+    expected = hyperspherical_conv2d(x, weight, padding=1, kernel_norm=kernel_norm)
+    torch.testing.assert_close(hyperspherical_conv2d(5 * x, weight, padding=1, kernel_norm=kernel_norm), expected, rtol=1e-6, atol=1e-9)
+
+
 @settings(max_examples=30, deadline=None, derandomize=True)
 @given(scale=st.sampled_from([1e-6, 1e-2, 1.0, 1e3]), seed=st.integers(0, 1000))
 def test_lies_between_minus_one_and_one(scale: float, seed: int) -> None:
@@ -75,10 +109,11 @@ def test_a_window_of_zeros_gives_zero_and_finite_gradients() -> None:
     assert weight.grad.isfinite().all()
 
 
-def test_derivatives() -> None:
+@pytest.mark.parametrize("kernel_norm", [True, False])
+def test_derivatives(*, kernel_norm: bool) -> None:
     inputs = _draw(1, 2, 3, 4).requires_grad_(), _draw(2, 2, 2, 2).requires_grad_()
-    assert torch.autograd.gradcheck(lambda x, weight: hyperspherical_conv2d(x, weight, 2, 1), inputs)
-    assert torch.autograd.gradgradcheck(lambda x, weight: hyperspherical_conv2d(x, weight, 2, 1), inputs)
+    assert torch.autograd.gradcheck(lambda x, weight: hyperspherical_conv2d(x, weight, 2, 1, kernel_norm=kernel_norm), inputs)
+    assert torch.autograd.gradgradcheck(lambda x, weight: hyperspherical_conv2d(x, weight, 2, 1, kernel_norm=kernel_norm), inputs)
 
 
 def test_the_layer_applies_its_own_weight_and_geometry() -> None:
@@ -87,3 +122,9 @@ def test_the_layer_applies_its_own_weight_and_geometry() -> None:
     assert layer.weight.shape == (5, 2, 3, 2)
     assert torch.equal(layer(x), hyperspherical_conv2d(x, layer.weight, 2, (1, 0), (1, 2)))
     assert [name for name, _ in layer.named_parameters()] == ["weight"]
+
+
+def test_a_layer_without_the_kernels_norm() -> None:
+    layer = HypersphericalConv2d(2, 5, (3, 2), padding=(1, 0), kernel_norm=False).double()
+    x = _draw(2, 2, 6, 6)
+    assert torch.equal(layer(x), hyperspherical_conv2d(x, layer.weight, 1, (1, 0), kernel_norm=False))

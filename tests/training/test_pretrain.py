@@ -119,3 +119,15 @@ def test_an_unknown_backbone_is_refused(workspace: Workspace, tiny_store: ImageS
     with pytest.raises(ConfigurationError, match="backbone 'cnn5' is unknown: expected one of cnn4"):
         pretrain(workspace, tiny_store, TINY.model_copy(update={"backbone": "cnn5"}), CPU)
     assert not any(path.is_file() for path in workspace.root.rglob("*"))
+
+
+@pytest.mark.parametrize(("backbone", "width"), [("cnn4", 32), ("resnet12", 64)])
+def test_the_width_is_the_usual_one_where_none_is_given(backbone: str, width: int) -> None:
+    assert PretrainConfig.checked({"network": "plain", "backbone": backbone}).width == width
+    assert PretrainConfig.checked({"network": "plain", "backbone": backbone, "width": None}).width == width
+    assert PretrainConfig.checked({"network": "plain", "backbone": backbone, "width": 6}).width == 6
+
+
+def test_an_unknown_backbone_is_refused_in_one_line() -> None:
+    with pytest.raises(ConfigurationError, match=r"^backbone 'vgg' is unknown: expected one of cnn4, cnn9, [a-z0-9, -]*$"):
+        PretrainConfig.checked({"network": "plain", "backbone": "vgg"})

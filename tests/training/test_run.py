@@ -19,7 +19,7 @@ CARD = CheckpointCard(
     seed=3,
     step=0,
 )
-CONFIG = PretrainConfig(network="plain", seed=3)
+CONFIG = PretrainConfig(network="plain", width=32, seed=3)
 
 
 @pytest.fixture
