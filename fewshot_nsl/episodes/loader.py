@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from fewshot_nsl.data import ImageStore
 from fewshot_nsl.episodes.batch import EpisodeBatch
-from fewshot_nsl.episodes.sampler import Episode, EpisodeSampler
+from fewshot_nsl.episodes.episode import Episode, Episodes
 
 MEMORY_FRACTION = 0.5
 """A store goes to the GPU whole if it takes no more than this part of the memory free there."""
@@ -21,13 +21,13 @@ class EpisodeDataset(Dataset[EpisodeBatch]):
 
     Args:
         store: where the images are.
-        sampler: made from the labels of `store`.
+        sampler: an `EpisodeSampler` made from the labels of `store`, or frozen episodes of it.
         episodes: how many in all.
         tasks: episodes of a batch.
         start: number of the first.
     """
 
-    def __init__(self, store: ImageStore, sampler: EpisodeSampler, episodes: int, tasks: int = 1, start: int = 0) -> None:
+    def __init__(self, store: ImageStore, sampler: Episodes, episodes: int, tasks: int = 1, start: int = 0) -> None:
         self.store, self.sampler = store, sampler
         self.episodes, self.tasks, self.start = episodes, tasks, start
 

@@ -1,27 +1,16 @@
 """Which images make an episode: a pure function of a seed and the episode's number."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Int64
 from numpy.random import Philox
 
+from fewshot_nsl.episodes.episode import Episode
 from fewshot_nsl.errors import EpisodeError
 
 _CLASSES, _SUPPORT, _QUERY = range(3)
 """Each has its own stream of random words, so that changing n_query moves no support."""
-
-
-@dataclass(frozen=True)
-class Episode:
-    """One task, as rows of a store. Label i of the episode is `classes[i]`; rows lie class by class."""
-
-    classes: Int64[np.ndarray, " way"]
-    support_rows: Int64[np.ndarray, " n_support"]
-    support_labels: Int64[np.ndarray, " n_support"]
-    query_rows: Int64[np.ndarray, " n_query_total"]
-    query_labels: Int64[np.ndarray, " n_query_total"]
 
 
 class EpisodeSampler:

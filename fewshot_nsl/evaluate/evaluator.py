@@ -8,7 +8,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from fewshot_nsl.data import ImageStore
-from fewshot_nsl.episodes import EpisodeDataset, EpisodeLoader, EpisodeSampler
+from fewshot_nsl.episodes import EpisodeDataset, EpisodeLoader, Episodes
 from fewshot_nsl.strategies import FeatureLearner, Learner
 
 IMAGES_AT_ONCE = 500
@@ -23,7 +23,7 @@ _Batch = tuple[Tensor, Tensor, Tensor, Tensor]
 def evaluate(
     strategy: Learner,
     store: ImageStore,
-    sampler: EpisodeSampler,
+    sampler: Episodes,
     episodes: int,
     device: torch.device,
     *,
@@ -37,7 +37,7 @@ def evaluate(
     Args:
         strategy: anything with `fit`; its parameters are on `device`.
         store: where the images are.
-        sampler: made from labels of `store`, usually of one split.
+        sampler: an `EpisodeSampler` made from labels of `store`, usually of one split, or frozen episodes of it.
         episodes: how many.
         device: what the images are put on.
         progress: called with episodes done and in all.
