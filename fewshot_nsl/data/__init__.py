@@ -1,12 +1,15 @@
 """Datasets: cards that say what they are, readers that find them on disk, and stores that hold them ready for episodes.
 
-To add a dataset: a card in `data/cards/`, a reader file in this folder, and its line in `datasets.DATASETS`.
+To add a dataset of class folders: a card in `data/cards/`, which `new_card` writes. One in another layout: also a file in `layouts/`,
+and its line in `datasets.DATASETS`.
 """
 
 from fewshot_nsl.data.card import SPLITS, Card, card_names, load_card
 from fewshot_nsl.data.choose import choose_store
-from fewshot_nsl.data.datasets import DATASETS, Reader
+from fewshot_nsl.data.datasets import DATASETS
+from fewshot_nsl.data.download import Download
 from fewshot_nsl.data.images import decode_image, decode_images
+from fewshot_nsl.data.new_card import new_card
 from fewshot_nsl.data.prepare import prepare
 from fewshot_nsl.data.record import StoreRecord, read_record
 from fewshot_nsl.data.source import Source, SourceClass
@@ -17,8 +20,8 @@ __all__ = [
     "DATASETS",
     "SPLITS",
     "Card",
+    "Download",
     "ImageStore",
-    "Reader",
     "Source",
     "SourceClass",
     "StoreRecord",
@@ -27,6 +30,7 @@ __all__ = [
     "decode_image",
     "decode_images",
     "load_card",
+    "new_card",
     "open_store",
     "prepare",
     "prepared_stores",

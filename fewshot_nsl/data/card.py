@@ -1,18 +1,23 @@
 """Cards: what a dataset is, said once in `data/cards/<name>.toml`: its classes, splits, sizes, licence and home."""
 
 import tomllib
+from collections import Counter
 from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from fewshot_nsl.data.download import Download
 from fewshot_nsl.errors import DataError
 from fewshot_nsl.workspace import Workspace
 
 SPLITS = ("train", "val", "test")
 """Base, validation and novel classes, in the order in which a store keeps them."""
 
-Augmentation = Literal["crop", "flip"]
+Augmentation = Literal["crop", "flip", "colour"]
+
+QUARTER_TURNS = ("rot000", "rot090", "rot180", "rot270")
+"""Endings of the classes `<class>/<turn>` of a dataset whose card says `turns_of`: degrees, counterclockwise."""
 
 
 class Card(BaseModel):
@@ -27,13 +32,15 @@ class Card(BaseModel):
     title: str
     image_size: int = Field(gt=0, description="height and width of a stored image, in pixels")
     channels: Literal[1, 3]
-    images_per_class: int = Field(gt=0)
+    images_per_class: int | None = Field(default=None, gt=0, description="absent where classes differ")
+    images: int | None = Field(default=None, gt=0, description="in all, where classes differ and it is known")
     licence: str
     citation: str
     homepage: str
     how_to_get: str = Field(description="printed when the source is missing")
     augmentations: tuple[Augmentation, ...] = Field(description="changes of a training image that keep its label")
     fingerprint: str | None = Field(default=None, pattern="^[0-9a-f]{64}$", description="the only store that is right, where there is one")
+    downloads: tuple[Download, ...] = Field(default=(), description="what `data prepare NAME --download` fetches")
     splits: Mapping[str, tuple[str, ...]] = Field(description="split -> its class names")
 
     @field_validator("splits")
@@ -42,9 +49,8 @@ class Card(BaseModel):
         if set(splits) != set(SPLITS) or not all(splits.values()):
             got = ", ".join(f"{len(names)} in {split}" for split, names in splits.items())
             raise ValueError(f"expected classes in each of {', '.join(SPLITS)} and in nothing else, got {got or 'none'}")
-        names = [name for split in SPLITS for name in splits[split]]
-        repeated = sorted({name for name in names if names.count(name) > 1})
-        if repeated:
+        counts = Counter(name for names in splits.values() for name in names)
+        if repeated := sorted(name for name, count in counts.items() if count > 1):
             raise ValueError(f"a class belongs to one split, once; repeated: {', '.join(repeated)}")
         return splits
 
@@ -54,9 +60,9 @@ class Card(BaseModel):
         return sum(len(names) for names in self.splits.values())
 
     @property
-    def n_images(self) -> int:
-        """Images of all splits together."""
-        return self.n_classes * self.images_per_class
+    def n_images(self) -> int | None:
+        """Images of all splits together, where that is known."""
+        return self.n_classes * self.images_per_class if self.images_per_class else self.images
 
 
 def card_names(workspace: Workspace) -> list[str]:
@@ -70,12 +76,14 @@ def load_card(workspace: Workspace, name: str) -> Card:
     Raises:
         DataError: no dataset has this name, or its card is no TOML or has a wrong field.
     """
-    names = card_names(workspace)
-    path = workspace.find(f"data/cards/{name}.toml") if name in names else None
+    path = workspace.find(f"data/cards/{name}.toml") if name in card_names(workspace) else None
     if path is None:
-        raise DataError(f"no dataset is called '{name}'; there are: {', '.join(names)}")
+        raise DataError(f"no dataset is called '{name}'; there are: {', '.join(card_names(workspace))}")
     try:
-        card = Card.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        if "turns_of" in values:
+            values["splits"] = _turned(load_card(workspace, values.pop("turns_of")))
+        card = Card.model_validate(values)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise DataError(f"{path} is not a TOML file: {error}") from error
     except ValidationError as error:
@@ -85,3 +93,8 @@ def load_card(workspace: Workspace, name: str) -> Card:
     if card.name != name:
         raise DataError(f"{path}: field 'name' is '{card.name}', expected '{name}' as in the file's name")
     return card
+
+
+def _turned(card: Card) -> dict[str, list[str]]:
+    """The classes of `card`, each in four quarter turns as classes of its own (Santoro et al. 2016)."""
+    return {split: [f"{name}/{turn}" for name in names for turn in QUARTER_TURNS] for split, names in card.splits.items()}

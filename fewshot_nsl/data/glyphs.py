@@ -35,14 +35,12 @@ _COSINES = (16384, 16382, 16374, 16362, 16344, 16322, 16294, 16262, 16225, 16182
 """Of 0 to 12 degrees, in 1/16384."""
 
 
-def read_glyphs(card: Card, source: Path | None) -> Source:
+def draw_glyphs(card: Card) -> Source:
     """The classes of the card, each drawn when it is asked for.
 
     Raises:
-        DataError: a `source` is given, or a font file is missing.
+        DataError: a font file is missing.
     """
-    if source is not None:
-        raise DataError(f"{card.name} is embedded and read from no path, got --from {source}; run: fewshot-nsl data prepare {card.name}")
     folder = Path(mpl.get_data_path()) / "fonts" / "ttf"
     missing = [name for name in FACES if not (folder / name).is_file()]
     if missing:

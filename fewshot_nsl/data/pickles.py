@@ -2,7 +2,7 @@
 
 import pickle
 from collections.abc import Callable, Mapping
-from io import BytesIO
+from io import BufferedIOBase
 from typing import cast
 
 import numpy as np
@@ -10,16 +10,17 @@ import numpy as np
 from fewshot_nsl.errors import DataError
 
 
-def load_plain_pickle(data: bytes, name: str) -> object:
-    """The value in the pickle `data` (of Python 2 or 3): dicts, lists, tuples, text, bytes, numbers and numpy arrays of numbers.
+def load_plain_pickle(file: BufferedIOBase, name: str) -> object:
+    """The value in the pickle `file` (of Python 2 or 3): dicts, lists, tuples, text, bytes, numbers and numpy arrays of numbers.
 
-    Text of Python 2 comes as bytes. `name` is the file's, for messages.
+    Text of Python 2 comes as bytes. `name` is the file's, for messages. Read as a
+    stream: a large array is in memory once.
 
     Raises:
         DataError: it is no whole pickle, or it asks for anything else; nothing of it is then run.
     """
     try:
-        return _PlainUnpickler(BytesIO(data), name).load()
+        return _PlainUnpickler(file, name).load()
     except DataError:
         raise
     except (
@@ -36,8 +37,17 @@ def load_plain_pickle(data: bytes, name: str) -> object:
         raise DataError(f"{name} is not a whole pickle ({type(error).__name__}: {error}); get a fresh copy, then prepare again") from error
 
 
+def texts(values: Mapping[object, object]) -> dict[str, object]:
+    """The same, with keys as text: those that Python 2 wrote come as bytes; keys of other kinds are left out."""
+    return {
+        key.decode(errors="replace") if isinstance(key, bytes) else key: value
+        for key, value in values.items()
+        if isinstance(key, bytes | str)
+    }
+
+
 class _PlainUnpickler(pickle.Unpickler):
-    def __init__(self, file: BytesIO, name: str) -> None:
+    def __init__(self, file: BufferedIOBase, name: str) -> None:
         super().__init__(file, encoding="bytes")
         self._name = name
 

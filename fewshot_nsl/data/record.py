@@ -1,12 +1,12 @@
 """A prepared store's own `card.toml`: what was written, from what, by which version, and the checksums to prove it."""
 
-import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from fewshot_nsl.data.toml import to_toml
 from fewshot_nsl.errors import DataError
 
 RECORD_FILE = "card.toml"
@@ -51,7 +51,7 @@ class StoreRecord(BaseModel):
 
     def write(self, folder: Path) -> None:
         """Write the record into the store's folder."""
-        (folder / RECORD_FILE).write_text(_toml(self.model_dump(mode="json")), encoding="utf-8")
+        (folder / RECORD_FILE).write_text(to_toml(self.model_dump(mode="json")), encoding="utf-8")
 
 
 def read_record(folder: Path) -> StoreRecord:
@@ -74,18 +74,3 @@ def damaged(path: Path, what: str) -> DataError:
     """The refusal of a store because of its file `path`, with the way to mend it."""
     reason = " ".join(what.split())  # some libraries tell in several lines
     return DataError(f"{path} {reason}; run: fewshot-nsl data prepare {path.parent.name} --force [--from PATH]")
-
-
-def _toml(values: Mapping[str, object], table: str = "") -> str:
-    """TOML text of strings, numbers, lists of these, and nested mappings; the standard library reads TOML but does not write it."""
-    plain = {key: value for key, value in values.items() if not isinstance(value, Mapping)}
-    nested = {key: value for key, value in values.items() if isinstance(value, Mapping)}
-    # A JSON string, number or list of them is TOML too; keys are quoted, since a file name holds a dot.
-    lines = [f"{_key(key)} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in plain.items()]
-    header = f"\n[{table}]\n" if table and plain else ""
-    tables = [_toml(value, f"{table}.{_key(key)}" if table else _key(key)) for key, value in nested.items()]
-    return header + "".join(lines) + "".join(tables)
-
-
-def _key(key: str) -> str:
-    return key if key.replace("_", "").isalnum() and key.isascii() else json.dumps(key)

@@ -32,6 +32,11 @@ class Source:
     layout: str
     classes: Sequence[SourceClass]
 
+    @property
+    def n_images(self) -> int:
+        """Images of all classes together."""
+        return sum(len(each.origins) for each in self.classes)
+
 
 def check_source(card: Card, source: Source) -> None:
     """Refuse a source whose classes, splits or numbers of images are not the card's.
@@ -46,11 +51,17 @@ def check_source(card: Card, source: Source) -> None:
                 f"{card.name}: split '{split}' has {len(found)} classes in the {source.layout} layout, expected the card's "
                 f"{len(expected)}; missing: {_few(expected - found)}; not in the card: {_few(found - expected)}"
             )
-    wrong = {each.name: len(each.origins) for each in source.classes if len(each.origins) != card.images_per_class}
+    allowed = card.images_per_class
+    wrong = {each.name: len(each.origins) for each in source.classes if len(each.origins) != allowed and (allowed or not each.origins)}
     if wrong:
         raise DataError(
-            f"{card.name}: each class has {card.images_per_class} images, but the {source.layout} layout has {_few_counts(wrong)}; "
+            f"{card.name}: each class has {allowed or 'some'} images, but the {source.layout} layout has {_few_counts(wrong)}; "
             "complete the source, then prepare again"
+        )
+    if card.n_images not in (None, source.n_images):
+        raise DataError(
+            f"{card.name} has {card.n_images} images, but the {source.layout} layout has {source.n_images}; complete the source, then "
+            "prepare again"
         )
 
 

@@ -31,7 +31,7 @@ def write_store(card: Card, source: Source, folder: Path, progress: Progress | N
         DataError: the source is not what the card says, or an image cannot be read.
     """
     check_source(card, source)
-    shape = (card.n_images, card.image_size, card.image_size, card.channels)
+    shape = (source.n_images, card.image_size, card.image_size, card.channels)
     statistics = ChannelStatistics(card.channels)
     rows: list[Row] = []
     # Written as a stream: on a full disk that is an error to report, where writing to a memory map would kill the process.
@@ -44,7 +44,7 @@ def write_store(card: Card, source: Source, folder: Path, progress: Progress | N
             if each.split == "train":
                 statistics.add(images)
             if progress is not None:
-                progress(len(rows), card.n_images)
+                progress(len(rows), source.n_images)
     found = fingerprint(shape, ((split, name, digest) for split, name, _, digest in rows))
     _check_fingerprint(card, found)
     _write_tables(folder, rows)
@@ -52,7 +52,7 @@ def write_store(card: Card, source: Source, folder: Path, progress: Progress | N
         name=card.name,
         title=card.title,
         fingerprint=found,
-        images=card.n_images,
+        images=source.n_images,
         image_size=card.image_size,
         channels=card.channels,
         mean=statistics.mean,
@@ -61,14 +61,17 @@ def write_store(card: Card, source: Source, folder: Path, progress: Progress | N
         licence=card.licence,
         layout=source.layout,
         package_version=__version__,
-        splits={
-            split: SplitSize(classes=len(card.splits[split]), images=len(card.splits[split]) * card.images_per_class) for split in SPLITS
-        },
+        splits={split: _split_size(source, split) for split in SPLITS},
         checksums={name: file_checksum(folder / name) for name in (IMAGES_FILE, INDEX_FILE, SOURCES_FILE)},
     ).write(folder)
     for path in folder.iterdir():
         with path.open("rb+") as file:
             os.fsync(file.fileno())
+
+
+def _split_size(source: Source, split: str) -> SplitSize:
+    classes = [each for each in source.classes if each.split == split]
+    return SplitSize(classes=len(classes), images=sum(len(each.origins) for each in classes))
 
 
 def _write_header(file: BinaryIO, shape: tuple[int, int, int, int]) -> None:

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from fewshot_nsl.data.card import card_names, load_card
-from fewshot_nsl.data.datasets import DATASETS
+from fewshot_nsl.data.datasets import DATASETS, EMBEDDED
 from fewshot_nsl.errors import DataError
 from fewshot_nsl.workspace import Workspace, open_workspace
 
@@ -21,8 +21,8 @@ def test_shipped_cards(tmp_path: Path, name: str, sizes: tuple[int, ...], images
     assert card.n_images == images
 
 
-def test_every_shipped_card_has_a_reader_and_every_reader_a_card(tmp_path: Path) -> None:
-    assert card_names(open_workspace(tmp_path)) == sorted(DATASETS)
+def test_every_dataset_with_layouts_or_embedded_has_a_card(tmp_path: Path) -> None:
+    assert card_names(open_workspace(tmp_path)) == sorted([*DATASETS, *EMBEDDED])
 
 
 def test_a_workspaces_own_card_goes_first(workspace: Workspace) -> None:
@@ -41,7 +41,7 @@ def test_an_unknown_name_lists_the_valid_ones(workspace: Workspace, name: str) -
         ("image_size = 32", "image_size = 0", r"cifar-fs.toml: field 'image_size': .*greater than 0"),
         ("image_size = 32", "image_sise = 32", r"cifar-fs.toml: field 'image_size': Field required"),
         ('title = "Tiny"', 'title = "Tiny"\ncolour = 1', r"cifar-fs.toml: field 'colour': Extra inputs"),
-        ('"crop", "flip"', '"crop", "blur"', r"cifar-fs.toml: field 'augmentations.1': .*'crop' or 'flip'"),
+        ('"crop", "flip"', '"crop", "blur"', r"cifar-fs.toml: field 'augmentations.1': .*'crop', 'flip' or 'colour'"),
         ('val = ["bear"]', 'val = ["apple"]', r"cifar-fs.toml: field 'splits': .*repeated: apple"),
         ('val = ["bear"]', "val = []", r"cifar-fs.toml: field 'splits': .*train, val, test.* 0 in val"),
         ('val = ["bear"]', 'dev = ["bear"]', r"cifar-fs.toml: field 'splits': .*1 in dev"),

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fewshot_nsl.data import ImageStore, SourceClass, load_card, open_store, prepare, verify
-from fewshot_nsl.data.glyphs import _COSINES, _SINES, FACES, VARIATIONS, _placed, character_of, read_glyphs
+from fewshot_nsl.data.glyphs import _COSINES, _SINES, FACES, VARIATIONS, _placed, character_of, draw_glyphs
 from fewshot_nsl.data.outlines import UNITS, Face
 from fewshot_nsl.data.rasterise import PIXEL, rasterise
 from fewshot_nsl.errors import DataError
@@ -110,7 +110,7 @@ def test_the_table_of_sines_is_rounded_to_the_nearest() -> None:
 
 def test_an_image_depends_on_nothing_but_its_character_face_and_number(tmp_path: Path, store: ImageStore) -> None:
     card = load_card(open_workspace(tmp_path), "glyphs")
-    alone: SourceClass = next(each for each in read_glyphs(card, None).classes if each.name == "u03b1-greek-small-alpha")
+    alone: SourceClass = next(each for each in draw_glyphs(card).classes if each.name == "u03b1-greek-small-alpha")
     drawn = {image.tobytes() for image in alone.load()}
     label = store.classes.index(alone.name)
     assert drawn == {image.tobytes() for image in store.images[store.labels == label]}

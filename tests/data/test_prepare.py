@@ -7,6 +7,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import fewshot_nsl
@@ -152,11 +153,13 @@ def test_other_pixels_than_the_cards_fingerprint_are_refused(workspace: Workspac
     assert _names(workspace) == []
 
 
-def test_a_card_without_reader_says_so(workspace: Workspace) -> None:
+def test_a_card_of_ones_own_is_read_from_class_folders(workspace: Workspace, cifar_folders: Path) -> None:
     card = workspace.data / "cards" / "cifar-fs.toml"
     (workspace.data / "cards" / "mine.toml").write_text(card.read_text().replace('"cifar-fs"', '"mine"'))
-    with pytest.raises(DataError, match="mine has a card but no reader; there are readers for: cifar-fs, glyphs, mini-imagenet"):
-        prepare(workspace, "mine")
+    seen: list[str] = []
+    store = prepare(workspace, "mine", cifar_folders / "cifar100" / "data", announce=seen.append)
+    np.testing.assert_array_equal(store.images, prepare(workspace, "cifar-fs", cifar_folders).images)
+    assert seen == ["class folders"]
 
 
 def test_a_prepared_dataset_needs_no_right_to_write(workspace: Workspace, cifar_folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:

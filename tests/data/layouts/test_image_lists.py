@@ -38,7 +38,7 @@ def test_a_row_without_image_is_named(workspace: Workspace, mini_imagenet: Path)
 def test_no_row_leads_out_of_the_folder(workspace: Workspace, mini_imagenet: Path, edit: Edit, name: str) -> None:
     (mini_imagenet / "secret.jpg").write_bytes((mini_imagenet / "images" / "pear0.jpg").read_bytes())
     edit(mini_imagenet / "train.csv", "pear0.jpg", name)
-    with pytest.raises(DataError, match=r"train.csv, line 2: .*(leads out of images/|is missing)"):
+    with pytest.raises(DataError, match=r"train.csv, line 2: .*(leads out of the folder|is missing)"):
         prepare(workspace, "mini-imagenet", mini_imagenet)
 
 

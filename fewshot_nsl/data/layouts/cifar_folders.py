@@ -11,25 +11,26 @@ from pathlib import Path
 
 from fewshot_nsl.data.card import SPLITS, Card
 from fewshot_nsl.data.images import decode_images
+from fewshot_nsl.data.layouts.layout import Layout
 from fewshot_nsl.data.source import Source, SourceClass
 from fewshot_nsl.errors import DataError
 
-LAYOUT = "cifar100 folders"
 
-
-def find_cifar_folders(source: Path) -> Path | None:
+def _find(_: Card, source: Path) -> Path | None:
     """The folder `cifar100` in this layout, where `source` is that folder or the one around it."""
     candidates = (source, source / "cifar100")
     return next((root for root in candidates if (root / "data").is_dir() and (root / "splits" / "bertinetto").is_dir()), None)
 
 
-def read_cifar_folders(card: Card, root: Path) -> Source:
+def _read(card: Card, root: Path) -> Source:
     """The classes that the split files name, each with its PNGs.
 
     Raises:
         DataError: a split file is missing or names a class that has no folder or is not the card's.
     """
-    return Source(LAYOUT, tuple(_read_class(card, root, split, name) for split in SPLITS for name in _class_names(card, root, split)))
+    return Source(
+        CIFAR_FOLDERS.name, tuple(_read_class(card, root, split, name) for split in SPLITS for name in _class_names(card, root, split))
+    )
 
 
 def _class_names(card: Card, root: Path, split: str) -> list[str]:
@@ -51,3 +52,6 @@ def _read_class(card: Card, root: Path, split: str, name: str) -> SourceClass:
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".png" and not path.name.startswith("."))
     origins = tuple(path.relative_to(root).as_posix() for path in paths)
     return SourceClass(split, name, origins, partial(decode_images, paths, card.image_size, card.channels))
+
+
+CIFAR_FOLDERS = Layout("cifar100 folders", "cifar100/ with data/ and splits/bertinetto/", _find, _read)

@@ -8,31 +8,34 @@ import tarfile
 import zlib
 from dataclasses import dataclass
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int64, UInt8
 
 from fewshot_nsl.data.card import SPLITS, Card
+from fewshot_nsl.data.layouts.layout import Layout
 from fewshot_nsl.data.pickles import load_plain_pickle
 from fewshot_nsl.data.source import Images, Source, SourceClass
 from fewshot_nsl.errors import DataError
 
-LAYOUT = "cifar-100-python"
+_FOLDER = "cifar-100-python"
 _SIDE = 32
 _MEMBERS = ("train", "test", "meta")
 
 
-def find_cifar_archive(source: Path) -> Path | None:
-    """The archive's folder, where `source` is that folder or the one around it, or the archive itself."""
+def _find(_: Card, source: Path) -> Path | None:
+    """The archive's folder, where `source` is that folder or the one around it; or the archive itself, or in the folder `source`."""
     if source.is_file() and source.name.endswith((".tar.gz", ".tgz", ".tar")):
         return source
-    candidates = (source, source / LAYOUT)
-    return next((root for root in candidates if all((root / member).is_file() for member in _MEMBERS)), None)
+    folders = (root for root in (source, source / _FOLDER) if all((root / member).is_file() for member in _MEMBERS))
+    packed = source / f"{_FOLDER}.tar.gz"
+    return next(folders, packed if packed.is_file() else None)
 
 
-def read_cifar_archive(card: Card, archive: Path) -> Source:
-    """The card's classes, each with its images from both `train` and `test` of the archive: CIFAR-FS knows no such halves.
+def _read(card: Card, archive: Path) -> Source:
+    """The card's classes, each with its images from both `train` and `test` of the archive: few-shot splits are by class.
 
     Raises:
         DataError: a member is missing, is no pickle of plain values, has other shapes, or a class of the card is not in it.
@@ -42,7 +45,9 @@ def read_cifar_archive(card: Card, archive: Path) -> Source:
     if missing:
         raise DataError(f"{archive} has no class '{missing[0]}', which the card of {card.name} has")
     halves = [_read_half(archive, member) for member in ("train", "test")]
-    return Source(LAYOUT, tuple(_read_class(halves, split, name, names.index(name)) for split in SPLITS for name in card.splits[split]))
+    return Source(
+        CIFAR_ARCHIVE.name, tuple(_read_class(halves, split, name, names.index(name)) for split in SPLITS for name in card.splits[split])
+    )
 
 
 @dataclass(frozen=True)
@@ -91,7 +96,7 @@ def _strings(content: dict[object, object], key: str, archive: Path) -> list[str
 
 def _member(archive: Path, member: str) -> dict[object, object]:
     name = f"{archive}/{member}"
-    content = load_plain_pickle((archive / member).read_bytes() if archive.is_dir() else _packed(archive, member), name)
+    content = load_plain_pickle(BytesIO((archive / member).read_bytes() if archive.is_dir() else _packed(archive, member)), name)
     if not isinstance(content, dict):
         raise DataError(f"{name} is not a dict; expected the official archive of CIFAR-100")
     return content
@@ -101,7 +106,7 @@ def _packed(archive: Path, member: str) -> bytes:
     """A member's bytes, read in memory: nothing is unpacked to disk, so no path in the archive matters."""
     try:
         with tarfile.open(archive) as tar:
-            file = tar.extractfile(f"{LAYOUT}/{member}")
+            file = tar.extractfile(f"{_FOLDER}/{member}")
             if file is not None:
                 return file.read()
     except KeyError:
@@ -109,4 +114,7 @@ def _packed(archive: Path, member: str) -> bytes:
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         reason = " ".join(str(error).split())  # tarfile tells it in several lines
         raise DataError(f"{archive} is not a whole archive ({reason}); download it again, then prepare again") from error
-    raise DataError(f"{archive} has no file {LAYOUT}/{member}; expected the official cifar-100-python.tar.gz")
+    raise DataError(f"{archive} has no file {_FOLDER}/{member}; expected the official cifar-100-python.tar.gz")
+
+
+CIFAR_ARCHIVE = Layout("cifar-100-python", "cifar-100-python.tar.gz, or cifar-100-python/ with train, test and meta", _find, _read)

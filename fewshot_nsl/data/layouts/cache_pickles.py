@@ -1,0 +1,78 @@
+"""Mini-ImageNet as learn2learn and others keep it: `mini-imagenet-cache-{train,val,test}.pkl`; `val` may be spelt `validation`.
+
+Each is a dict of `image_data`, uint8 [n, h, w, c], and `class_dict`, class -> the places of its images. They are of the card's size.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from fewshot_nsl.data.card import SPLITS, Card
+from fewshot_nsl.data.layouts.latest import Latest
+from fewshot_nsl.data.layouts.layout import Layout
+from fewshot_nsl.data.pickles import load_plain_pickle, texts
+from fewshot_nsl.data.source import Images, Source, SourceClass
+from fewshot_nsl.errors import DataError
+
+_SPELLINGS = {"train": ("train",), "val": ("val", "validation"), "test": ("test",)}
+
+_Cache = tuple[Images, Mapping[str, list[int]]]
+"""All images of a split, and class -> the places of its images."""
+
+
+def _paths(source: Path) -> dict[str, Path]:
+    named = {split: [source / f"mini-imagenet-cache-{name}.pkl" for name in names] for split, names in _SPELLINGS.items()}
+    return {split: path for split, paths in named.items() for path in paths if path.is_file()}
+
+
+def _find(_: Card, source: Path) -> Path | None:
+    return source if _paths(source) else None
+
+
+def _read(card: Card, root: Path) -> Source:
+    """The classes of the three pickles.
+
+    Raises:
+        DataError: a pickle is missing, holds anything but plain values, or has other shapes.
+    """
+    paths = _paths(root)
+    absent = [split for split in SPLITS if split not in paths]
+    if absent:
+        raise DataError(f"{root} has no mini-imagenet-cache-{absent[0]}.pkl; to get {card.name}: {card.how_to_get}")
+    # A store is written split by split, so each is read twice: now for its classes, later for its images. `train` alone takes 0.8 GB.
+    cache = Latest(lambda split: _read_cache(card, paths[split]))
+    classes = []
+    for split in SPLITS:
+        for name, places in cache(split)[1].items():
+            origins = tuple(f"{paths[split].name}#{place}" for place in places)
+            classes.append(SourceClass(split, name, origins, partial(_load, cache, split, places)))
+    return Source(CACHE_PICKLES.name, classes)
+
+
+def _load(cache: Latest[_Cache], split: str, places: list[int]) -> Images:
+    return cache(split)[0][places]
+
+
+def _read_cache(card: Card, path: Path) -> _Cache:
+    with path.open("rb") as file:
+        content = load_plain_pickle(file, str(path))
+    values = texts(content) if isinstance(content, dict) else {}
+    images, classes = values.get("image_data"), values.get("class_dict")
+    shape = (card.image_size, card.image_size, card.channels)
+    if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.shape[1:] != shape:
+        raise DataError(f"{path} has no image_data of uint8 [n, {', '.join(map(str, shape))}]; get a fresh copy, then prepare again")
+    if not isinstance(classes, dict):
+        raise DataError(f"{path} has no class_dict, from classes to places of images; get a fresh copy, then prepare again")
+    return images, {name: _checked(path, name, places, len(images)) for name, places in texts(classes).items()}
+
+
+def _checked(path: Path, name: str, places: object, n: int) -> list[int]:
+    numbers = np.asarray(places) if isinstance(places, list | tuple | np.ndarray) else np.empty(0)
+    if numbers.dtype.kind not in "iu" or numbers.ndim != 1 or not ((numbers >= 0) & (numbers < n)).all():
+        raise DataError(f"{path}: class_dict['{name}'] is no list of places among {n} images; get a fresh copy, then prepare again")
+    return [int(number) for number in numbers]
+
+
+CACHE_PICKLES = Layout("mini-imagenet-cache pickles", "mini-imagenet-cache-{train,val,test}.pkl", _find, _read)

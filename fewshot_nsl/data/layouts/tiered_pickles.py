@@ -1,0 +1,80 @@
+"""tieredImageNet as its authors give it (Ren et al. 2018): `{train,val,test}_images_png.pkl` and `{train,val,test}_labels.pkl`.
+
+The first is a list of PNG files, each a uint8 array; the second a dict of `label_specific`, the class number of each image, and
+`label_specific_str`, the classes. Found at https://github.com/renmengye/few-shot-ssl-public. The list of `train` takes some 7 GB of memory.
+"""
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from fewshot_nsl.data.card import SPLITS, Card
+from fewshot_nsl.data.images import decode_each, decode_image
+from fewshot_nsl.data.layouts.latest import Latest
+from fewshot_nsl.data.layouts.layout import Layout
+from fewshot_nsl.data.pickles import load_plain_pickle, texts
+from fewshot_nsl.data.source import Images, Source, SourceClass
+from fewshot_nsl.errors import DataError
+
+
+def _find(_: Card, source: Path) -> Path | None:
+    candidates = (source, source / "tiered-imagenet")
+    return next((root for root in candidates if any((root / f"{split}_images_png.pkl").is_file() for split in SPLITS)), None)
+
+
+def _read(card: Card, root: Path) -> Source:
+    """The classes of the three pairs of pickles.
+
+    Raises:
+        DataError: a pickle is missing, holds anything but plain values, or is not as described above.
+    """
+    absent = [name for split in SPLITS for name in (f"{split}_images_png.pkl", f"{split}_labels.pkl") if not (root / name).is_file()]
+    if absent:
+        raise DataError(f"{root} has no {', '.join(absent)}; to get {card.name}: {card.how_to_get}")
+    images = Latest(lambda split: _read_images(root / f"{split}_images_png.pkl"))
+    classes = []
+    for split in SPLITS:
+        for name, places in _read_labels(root / f"{split}_labels.pkl").items():
+            origins = tuple(f"{split}_images_png.pkl#{place}" for place in places)
+            classes.append(SourceClass(split, name, origins, partial(_load, card, images, split, places, root)))
+    return Source(TIERED_PICKLES.name, classes)
+
+
+def _load(card: Card, images: Latest[list[object]], split: str, places: list[int], root: Path) -> Images:
+    files = images(split)
+    name = f"{root / split}_images_png.pkl"
+    if places[-1] >= len(files):
+        raise DataError(f"{name} has {len(files)} images, fewer than its labels say; get a fresh copy, then prepare again")
+
+    def decode(place: int) -> np.ndarray:
+        content = files[place]
+        packed = content.tobytes() if isinstance(content, np.ndarray) and content.dtype == np.uint8 else content
+        if not isinstance(packed, bytes):
+            raise DataError(f"{name}: entry {place} is no PNG; get a fresh copy, then prepare again")
+        return decode_image(packed, card.image_size, card.channels, f"{name}#{place}")
+
+    return decode_each(places, decode, (card.image_size, card.image_size, card.channels))
+
+
+def _read_images(path: Path) -> list[object]:
+    with path.open("rb") as file:
+        content = load_plain_pickle(file, str(path))
+    if not isinstance(content, list):
+        raise DataError(f"{path} is no list of PNG files; get a fresh copy, then prepare again")
+    return content
+
+
+def _read_labels(path: Path) -> dict[str, list[int]]:
+    """Class -> the places of its images, ascending."""
+    with path.open("rb") as file:
+        content = load_plain_pickle(file, str(path))
+    values = texts(content) if isinstance(content, dict) else {}
+    labels, names = np.asarray(values.get("label_specific", ())), values.get("label_specific_str")
+    if labels.dtype.kind not in "iu" or labels.ndim != 1 or not isinstance(names, list):
+        raise DataError(f"{path} has no label_specific and label_specific_str; get a fresh copy, then prepare again")
+    texts_ = [name.decode(errors="replace") if isinstance(name, bytes) else str(name) for name in names]
+    return {name: np.flatnonzero(labels == i).tolist() for i, name in enumerate(texts_)}
+
+
+TIERED_PICKLES = Layout("tiered-imagenet pickles", "{train,val,test}_images_png.pkl with {train,val,test}_labels.pkl", _find, _read)
