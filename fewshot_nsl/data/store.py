@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 from jaxtyping import Int64, UInt8
 
 from fewshot_nsl.data.card import SPLITS
@@ -114,18 +115,20 @@ def _open(root: Path) -> ImageStore:
     )
 
 
-def read_table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
-    """A Parquet file of a store, with exactly `columns`, whose `row` counts from 0.
+def read_table(path: Path, columns: tuple[str, ...]) -> pa.Table:
+    """A Parquet file of a store, with exactly `columns`: `row`, which counts from 0, and texts.
 
     Raises:
         DataError: it is missing, damaged, or has other columns or rows.
     """
     try:
-        table = pd.read_parquet(path)
+        names = pq.read_schema(path).names
+        if tuple(names) != columns:
+            raise damaged(path, f"has columns {', '.join(names)}, expected {', '.join(columns)}")
+        # Not through pandas, and text as numbers into a dictionary: five times faster than an object for every cell.
+        table = pq.ParquetFile(path, read_dictionary=columns[1:]).read().unify_dictionaries().combine_chunks()
     except (OSError, ValueError) as error:  # pyarrow's errors are kinds of these
         raise damaged(path, f"cannot be read: {error}") from error
-    if tuple(table.columns) != columns:
-        raise damaged(path, f"has columns {', '.join(map(str, table.columns))}, expected {', '.join(columns)}")
     if not np.array_equal(table["row"].to_numpy(), np.arange(len(table))):
         raise damaged(path, "has a column 'row' that does not count 0, 1, 2, …")
     return table
@@ -142,20 +145,32 @@ def _map_images(root: Path, record: StoreRecord) -> UInt8[np.ndarray, "n h w c"]
     return images
 
 
-def _split_rows(root: Path, record: StoreRecord, index: pd.DataFrame) -> dict[str, range]:
+def _split_rows(root: Path, record: StoreRecord, index: pa.Table) -> dict[str, range]:
     """Split -> its rows, where the index has the splits in order and of the sizes that the card says."""
-    counts = index["split"].value_counts(sort=False).to_dict()
-    expected = {split: record.splits[split].images for split in SPLITS if split in record.splits}
-    if list(counts.items()) != list(expected.items()) or index["split"].ne(index["split"].shift()).sum() != len(expected):
-        raise damaged(root / INDEX_FILE, f"has splits {counts}, expected {expected} in this order")
-    stops = np.cumsum(list(expected.values())).tolist()
-    return {split: range(stop - size, stop) for (split, size), stop in zip(expected.items(), stops, strict=True)}
+    runs = _runs(index["split"])
+    found = [(split, len(rows)) for split, rows in runs]
+    expected = [(split, record.splits[split].images) for split in SPLITS if split in record.splits]
+    if found != expected:
+        raise damaged(root / INDEX_FILE, f"has splits {dict(found)}, expected {dict(expected)} in this order")
+    return dict(runs)
 
 
-def _number_classes(root: Path, record: StoreRecord, index: pd.DataFrame) -> tuple[Int64[np.ndarray, " n"], tuple[str, ...]]:
+def _number_classes(root: Path, record: StoreRecord, index: pa.Table) -> tuple[Int64[np.ndarray, " n"], tuple[str, ...]]:
     """Class ids by first appearance, which is canonical order, and their names."""
-    labels, names = pd.factorize(index["class"])
+    runs = _runs(index["class"])
+    names = tuple(name for name, _ in runs)
     n_expected = sum(size.classes for size in record.splits.values())
-    if len(names) != n_expected or (np.diff(labels) < 0).any():
-        raise damaged(root / INDEX_FILE, f"has {len(names)} classes, expected {n_expected}, each in one run of rows")
-    return labels.astype(np.int64), tuple(str(name) for name in names)
+    if len(names) != n_expected or len(set(names)) != len(names):
+        raise damaged(root / INDEX_FILE, f"has {len(set(names))} classes, expected {n_expected}, each in one run of rows")
+    return np.repeat(np.arange(len(names), dtype=np.int64), [len(rows) for _, rows in runs]), names
+
+
+def _runs(column: pa.ChunkedArray) -> list[tuple[str, range]]:
+    """Each run of rows that have the same text."""
+    if len(column) == 0:
+        return []
+    values = column.chunk(0)
+    codes = values.indices.to_numpy()
+    starts = [0, *(np.flatnonzero(np.diff(codes)) + 1).tolist()]
+    names = values.dictionary.to_pylist()
+    return [(names[codes[start]], range(start, stop)) for start, stop in zip(starts, [*starts[1:], len(codes)], strict=True)]

@@ -45,13 +45,13 @@ def _check_file(store: ImageStore, record: StoreRecord, name: str) -> None:
 def _proven_rows(store: ImageStore, progress: Progress | None) -> Iterator[tuple[str, str, bytes]]:
     """(split, class, pixel digest) of each row, where the digest is the one that was written."""
     sources = read_table(store.root / SOURCES_FILE, ("row", "source", "sha256"))
-    written = sources["sha256"].tolist()
+    written = sources["sha256"].to_pylist()
     for split, rows in store.splits.items():
         for row in rows:
             name = store.classes[store.labels[row]]
             digest = pixel_digest(store.images[row])
             if digest.hex() != written[row]:
-                origin = sources["source"].iloc[row]
+                origin = sources["source"][row].as_py()
                 raise damaged(store.root / IMAGES_FILE, f"is damaged in row {row} (class {name}, read from {origin})")
             yield split, name, digest
             if progress is not None and (row + 1 == len(store.labels) or row % 500 == 0):
