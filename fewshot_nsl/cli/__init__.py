@@ -7,11 +7,12 @@ from typing import Annotated
 import typer
 
 from fewshot_nsl import __version__
-from fewshot_nsl.cli import data, evaluate, meta_train, pretrain, quickstart
+from fewshot_nsl.cli import data, episodes, evaluate, meta_train, pretrain, quickstart
 from fewshot_nsl.errors import FewShotNSLError
 
 app = typer.Typer(name="fewshot-nsl", add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 app.add_typer(data.app, name="data")
+app.add_typer(episodes.app, name="episodes")
 app.command("quickstart")(quickstart.quickstart)
 app.command("pretrain")(pretrain.pretrain)
 app.command("meta-train")(meta_train.meta_train)
@@ -48,6 +49,8 @@ def _describe(error: OSError) -> str:
     place = f" {error.filename}" if error.filename else ""
     if error.errno == errno.ENOSPC:
         return f"the disk is full, writing{place}; what was written before is whole. Free some space, then run the same command again"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"no access to{place} ({error.strerror}); change its permissions, or work in another folder with --workspace"
     return f"{error.strerror}:{place}" if error.strerror else str(error)
 
 

@@ -5,8 +5,7 @@ from typing import Annotated
 
 import typer
 
-from fewshot_nsl.cli import options
-from fewshot_nsl.cli.progress import counting_progress
+from fewshot_nsl.cli import options, printing, progress
 
 app = typer.Typer(help="List, prepare, describe and verify datasets.")
 
@@ -29,7 +28,8 @@ def list_datasets(workspace: options.WorkspaceFolder = Path()) -> None:
     for card in cards:
         side = card.image_size
         pixels = f"{side} x {side} x {card.channels}"
-        table.add_row(card.name, "yes" if card.name in prepared else "no", str(card.n_classes), str(card.n_images), pixels)
+        images = "varies" if card.n_images is None else str(card.n_images)
+        table.add_row(card.name, "yes" if card.name in prepared else "no", str(card.n_classes), images, pixels)
     Console().print(table)
     for card in cards:
         if card.name not in prepared:
@@ -42,25 +42,48 @@ def prepare(
     source: Annotated[
         Path | None, typer.Option("--from", help="Folder or archive that holds the images; not needed for glyphs.", metavar="PATH")
     ] = None,
+    download: Annotated[bool, typer.Option("--download", help="Fetch the images first, into data/downloads.")] = False,
+    image_size: Annotated[int | None, typer.Option(min=1, help="For a dataset of your own: pixels of a side.")] = None,
+    grey: Annotated[bool, typer.Option("--grey", help="For a dataset of your own: store one channel.")] = False,
+    split_file: Annotated[Path | None, typer.Option(help="For a dataset of your own: a CSV of the columns class, split.")] = None,
+    split_seed: Annotated[int, typer.Option(min=0, help="For a dataset of your own that has no split: of a random one.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace a store that is there already.")] = False,
     workspace: options.WorkspaceFolder = Path(),
 ) -> None:
     """Bring a dataset into data/NAME, ready for use.
 
+    A dataset of your own is a folder with a folder of images for each class, or train/, val/ and test/ of such; give --image-size once.
+
     Examples:
         fewshot-nsl data prepare glyphs
 
-        fewshot-nsl data prepare cifar-fs --from cifar-100-python.tar.gz
+        fewshot-nsl data prepare cifar-fs --download
 
         fewshot-nsl data prepare mini-imagenet --from ~/mini-imagenet
+
+        fewshot-nsl data prepare my-birds --from ~/birds --image-size 84
     """
     from fewshot_nsl import data
+    from fewshot_nsl.errors import ConfigurationError
     from fewshot_nsl.workspace import open_workspace
 
     place = open_workspace(workspace)
+    if download and source:
+        raise ConfigurationError("--download and --from both say where the images are; give one of them")
+    if image_size is None and (grey or split_file or split_seed):
+        raise ConfigurationError("--grey, --split-file and --split-seed are for a dataset of your own: give its --image-size too")
+    if image_size is not None:
+        if source is None:
+            raise ConfigurationError("--image-size makes a dataset of your own: give its folder too, with --from PATH")
+        channels = 1 if grey else 3
+        data.new_card(place, name, source, image_size=image_size, channels=channels, split_file=split_file, split_seed=split_seed)
     was_there = name in data.prepared_stores(place) and not force
-    with counting_progress(f"preparing {name}", "images") as progress:
-        store = data.prepare(place, name, source, force=force, progress=progress)
+    if download and not was_there:
+        printing.notify(f"Downloading {name}; its licence: {data.load_card(place, name).licence}.")
+        with progress.download_progress() as show_bytes:
+            source = data.download_dataset(place, name, show_bytes)
+    with progress.counting_progress(f"preparing {name}", "images") as show:
+        store = data.prepare(place, name, source, force=force, progress=show, announce=lambda layout: printing.notify(f"Reading {layout}."))
     done = "is prepared already" if was_there else "is prepared"
     typer.echo(
         f"{name} {done}: {len(store.labels)} images of {len(store.classes)} classes in {store.root}, fingerprint {store.fingerprint}"
@@ -69,16 +92,20 @@ def prepare(
 
 @app.command()
 def info(name: Name, workspace: options.WorkspaceFolder = Path()) -> None:
-    """Describe a prepared dataset."""
+    """Describe a prepared dataset: counts, sizes, fingerprint, licence, and how many images each class has."""
+    import numpy as np
+
     from fewshot_nsl.data import load_card, open_store, read_record
     from fewshot_nsl.workspace import open_workspace
 
     place = open_workspace(workspace)
-    card, record = load_card(place, name), read_record(open_store(place, name).root)
+    store = open_store(place, name)
+    card, record = load_card(place, name), read_record(store.root)
     typer.echo(f"{name}: {record.title}")
     for split, size in record.splits.items():
         typer.echo(f"  {split:<12} {size.classes} classes, {size.images} images")
     typer.echo(f"  image        {record.image_size} x {record.image_size} pixels, {record.channels} channel(s), 0-255")
+    typer.echo(f"  on disk      {store.images.nbytes / 1e6:,.1f} MB in {store.root}")
     typer.echo(f"  mean         {', '.join(f'{value:.3f}' for value in record.mean)}   (train, 0-255)")
     typer.echo(f"  std          {', '.join(f'{value:.3f}' for value in record.std)}   (train, pixel units)")
     typer.echo(f"  fingerprint  {record.fingerprint}")
@@ -86,6 +113,10 @@ def info(name: Name, workspace: options.WorkspaceFolder = Path()) -> None:
     typer.echo(f"  licence      {record.licence}")
     typer.echo(f"  home         {card.homepage}")
     typer.echo(f"  cite         {card.citation}")
+    typer.echo("\n  images  split  class")
+    for split, rows in store.splits.items():
+        for label, count in zip(*np.unique(store.labels[rows.start : rows.stop], return_counts=True), strict=True):
+            typer.echo(f"  {count:>6}  {split:<5}  {store.classes[label]}")
 
 
 @app.command()
@@ -94,6 +125,6 @@ def verify(name: Name, workspace: options.WorkspaceFolder = Path()) -> None:
     from fewshot_nsl import data
     from fewshot_nsl.workspace import open_workspace
 
-    with counting_progress(f"verifying {name}", "images") as progress:
-        store = data.verify(open_workspace(workspace), name, progress)
+    with progress.counting_progress(f"verifying {name}", "images") as show:
+        store = data.verify(open_workspace(workspace), name, show)
     typer.echo(f"{name} is whole: {len(store.labels)} images, fingerprint {store.fingerprint}")

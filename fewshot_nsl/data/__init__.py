@@ -7,7 +7,8 @@ and its line in `datasets.DATASETS`.
 from fewshot_nsl.data.card import SPLITS, Card, card_names, load_card
 from fewshot_nsl.data.choose import choose_store
 from fewshot_nsl.data.datasets import DATASETS
-from fewshot_nsl.data.download import Download
+from fewshot_nsl.data.download import Download, fetch
+from fewshot_nsl.data.downloads import download_dataset
 from fewshot_nsl.data.images import decode_image, decode_images
 from fewshot_nsl.data.new_card import new_card
 from fewshot_nsl.data.prepare import prepare
@@ -29,6 +30,8 @@ __all__ = [
     "choose_store",
     "decode_image",
     "decode_images",
+    "download_dataset",
+    "fetch",
     "load_card",
     "new_card",
     "open_store",

@@ -78,7 +78,8 @@ def load_card(workspace: Workspace, name: str) -> Card:
     """
     path = workspace.find(f"data/cards/{name}.toml") if name in card_names(workspace) else None
     if path is None:
-        raise DataError(f"no dataset is called '{name}'; there are: {', '.join(card_names(workspace))}")
+        own = f"fewshot-nsl data prepare {name} --from PATH --image-size 84"
+        raise DataError(f"no dataset is called '{name}'; there are: {', '.join(card_names(workspace))}; to add one of your own: {own}")
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
         if "turns_of" in values:

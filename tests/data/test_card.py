@@ -13,7 +13,16 @@ from fewshot_nsl.workspace import Workspace, open_workspace
 
 @pytest.mark.parametrize(
     ("name", "sizes", "images"),
-    [("cifar-fs", (64, 16, 20), 60000), ("mini-imagenet", (64, 16, 20), 60000), ("glyphs", (65, 23, 70), 9480)],
+    [
+        ("cifar-fs", (64, 16, 20), 60_000),
+        ("cub", (100, 50, 50), 11_788),
+        ("fc100", (60, 20, 20), 60_000),
+        ("glyphs", (65, 23, 70), 9480),
+        ("mini-imagenet", (64, 16, 20), 60_000),
+        ("omniglot", (1028, 172, 423), 32_460),
+        ("omniglot-rotated", (4112, 688, 1692), 129_840),
+        ("tiered-imagenet", (351, 97, 160), 779_165),
+    ],
 )
 def test_shipped_cards(tmp_path: Path, name: str, sizes: tuple[int, ...], images: int) -> None:
     card = load_card(open_workspace(tmp_path), name)
@@ -31,7 +40,7 @@ def test_a_workspaces_own_card_goes_first(workspace: Workspace) -> None:
 
 @pytest.mark.parametrize("name", ["omniglott", "../cards/glyphs", "", "GLYPHS"])
 def test_an_unknown_name_lists_the_valid_ones(workspace: Workspace, name: str) -> None:
-    with pytest.raises(DataError, match=rf"no dataset is called '{re.escape(name)}'.*cifar-fs, glyphs, mini-imagenet"):
+    with pytest.raises(DataError, match=rf"no dataset is called '{re.escape(name)}'.*cifar-fs, cub, fc100, glyphs, mini-imagenet"):
         load_card(workspace, name)
 
 

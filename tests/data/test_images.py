@@ -44,6 +44,27 @@ def test_palette_cmyk_and_one_bit(tmp_path: Path) -> None:
     assert decode_image(tmp_path / "bit.png", 8, 1)[0, 0].tolist() == [255]
 
 
+def test_a_cmyk_photograph_is_read_in_its_colours(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8), (255, 0, 0)).convert("CMYK").save(tmp_path / "a.jpg", quality=100)
+    red, green, blue = decode_image(tmp_path / "a.jpg", 8, 3)[0, 0].tolist()
+    assert red > 250
+    assert max(green, blue) < 5
+
+
+def test_the_content_counts_and_not_the_name(tmp_path: Path) -> None:
+    Image.fromarray(GRADIENT).save(tmp_path / "a.png")
+    content = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "a.jpg").write_bytes(content)
+    np.testing.assert_array_equal(decode_image(tmp_path / "a.jpg", 8, 1), GRADIENT[:, :, None])
+    np.testing.assert_array_equal(decode_image(content, 8, 1), GRADIENT[:, :, None])
+
+
+@pytest.mark.parametrize(("content", "reason"), [(b"", "it is empty"), (b"no image", "UnidentifiedImageError")])
+def test_damaged_bytes_are_refused_by_the_name_given(content: bytes, reason: str) -> None:
+    with pytest.raises(DataError, match=rf"a.zip/b.png cannot be read as an image \({reason}"):
+        decode_image(content, 8, 1, "a.zip/b.png")
+
+
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
 def test_transparent_pixels_show_white(tmp_path: Path, mode: str) -> None:
     image = Image.new("RGBA", (8, 8), (0, 0, 0, 0)).convert(mode)

@@ -114,6 +114,16 @@ def test_at_the_same_time_one_prepares_and_the_others_wait(workspace: Workspace,
     assert _names(workspace) == ["cifar-fs"]
 
 
+def test_two_commands_at_once_make_one_store(workspace: Workspace, cifar_folders: Path) -> None:
+    command = [sys.executable, "-m", "fewshot_nsl", "data", "prepare", "cifar-fs", "--force", "--from", str(cifar_folders)]
+    both = [subprocess.Popen([*command, "--workspace", str(workspace.root)], cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    outputs = {each.communicate()[0] for each in both}
+    assert [each.returncode for each in both] == [0, 0]
+    assert len(outputs) == 1
+    assert verify(workspace, "cifar-fs").fingerprint in outputs.pop()
+    assert _names(workspace) == ["cifar-fs"]
+
+
 @pytest.mark.parametrize("limit", [1000, 50_000, 73_000])
 def test_a_full_disk_leaves_nothing(workspace: Workspace, cifar_folders: Path, limit: int) -> None:
     # A limit on the size of files fails in the same place as a full disk, and needs none.

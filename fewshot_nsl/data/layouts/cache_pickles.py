@@ -41,18 +41,20 @@ def _read(card: Card, root: Path) -> Source:
     absent = [split for split in SPLITS if split not in paths]
     if absent:
         raise DataError(f"{root} has no mini-imagenet-cache-{absent[0]}.pkl; to get {card.name}: {card.how_to_get}")
-    # A store is written split by split, so each is read twice: now for its classes, later for its images. `train` alone takes 0.8 GB.
-    cache = Latest(lambda split: _read_cache(card, paths[split]))
+    # A store is written split by split, so each is read twice: now for its classes, later for its images. `train` takes up to 2 GB.
+    cache = Latest(lambda file: _read_cache(card, paths[file]))
+    # Old copies exist whose val and test are exchanged, so the card tells a class's split and not the file it is in.
+    splits = {name: split for split in SPLITS for name in card.splits[split]}
     classes = []
-    for split in SPLITS:
-        for name, places in cache(split)[1].items():
-            origins = tuple(f"{paths[split].name}#{place}" for place in places)
-            classes.append(SourceClass(split, name, origins, partial(_load, cache, split, places)))
+    for file in SPLITS:
+        for name, places in cache(file)[1].items():
+            origins = tuple(f"{paths[file].name}#{place}" for place in places)
+            classes.append(SourceClass(splits.get(name, file), name, origins, partial(_load, cache, file, places)))
     return Source(CACHE_PICKLES.name, classes)
 
 
-def _load(cache: Latest[_Cache], split: str, places: list[int]) -> Images:
-    return cache(split)[0][places]
+def _load(cache: Latest[_Cache], file: str, places: list[int]) -> Images:
+    return cache(file)[0][places]
 
 
 def _read_cache(card: Card, path: Path) -> _Cache:

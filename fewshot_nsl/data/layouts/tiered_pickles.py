@@ -1,7 +1,8 @@
 """tieredImageNet as its authors give it (Ren et al. 2018): `{train,val,test}_images_png.pkl` and `{train,val,test}_labels.pkl`.
 
 The first is a list of PNG files, each a uint8 array; the second a dict of `label_specific`, the class number of each image, and
-`label_specific_str`, the classes. Found at https://github.com/renmengye/few-shot-ssl-public. The list of `train` takes some 7 GB of memory.
+`label_specific_str`, the classes in English, which `class_names.txt` and, line by line, `synsets.txt` turn into WordNet ids. All come in
+one archive, found at https://github.com/renmengye/few-shot-ssl-public. The images of `train` take some 8 GB of memory.
 """
 
 from functools import partial
@@ -17,6 +18,8 @@ from fewshot_nsl.data.pickles import load_plain_pickle, texts
 from fewshot_nsl.data.source import Images, Source, SourceClass
 from fewshot_nsl.errors import DataError
 
+_NAMES, _IDS = "class_names.txt", "synsets.txt"
+
 
 def _find(_: Card, source: Path) -> Path | None:
     candidates = (source, source / "tiered-imagenet")
@@ -29,22 +32,35 @@ def _read(card: Card, root: Path) -> Source:
     Raises:
         DataError: a pickle is missing, holds anything but plain values, or is not as described above.
     """
-    absent = [name for split in SPLITS for name in (f"{split}_images_png.pkl", f"{split}_labels.pkl") if not (root / name).is_file()]
+    pickles = (f"{split}_{kind}.pkl" for split in SPLITS for kind in ("images_png", "labels"))
+    absent = [name for name in (*pickles, _NAMES, _IDS) if not (root / name).is_file()]
     if absent:
         raise DataError(f"{root} has no {', '.join(absent)}; to get {card.name}: {card.how_to_get}")
+    ids = _wordnet_ids(card, root)
     images = Latest(lambda split: _read_images(root / f"{split}_images_png.pkl"))
     classes = []
     for split in SPLITS:
         for name, places in _read_labels(root / f"{split}_labels.pkl").items():
             origins = tuple(f"{split}_images_png.pkl#{place}" for place in places)
-            classes.append(SourceClass(split, name, origins, partial(_load, card, images, split, places, root)))
+            classes.append(SourceClass(split, ids.get(name, name), origins, partial(_load, card, images, split, places, root)))
     return Source(TIERED_PICKLES.name, classes)
+
+
+def _wordnet_ids(card: Card, root: Path) -> dict[str, str]:
+    """English name -> WordNet id, of the card's classes: of all of ImageNet two have the same name."""
+    names, ids = ((root / file).read_text(encoding="utf-8", errors="replace").splitlines() for file in (_NAMES, _IDS))
+    if len(names) != len(ids):
+        raise DataError(
+            f"{root / _NAMES} has {len(names)} lines, {_IDS} {len(ids)}; expected as many; get a fresh copy, then prepare again"
+        )
+    known = {name for split in SPLITS for name in card.splits[split]}
+    return {name.strip(): each.strip() for name, each in zip(names, ids, strict=True) if each.strip() in known}
 
 
 def _load(card: Card, images: Latest[list[object]], split: str, places: list[int], root: Path) -> Images:
     files = images(split)
     name = f"{root / split}_images_png.pkl"
-    if places[-1] >= len(files):
+    if max(places) >= len(files):
         raise DataError(f"{name} has {len(files)} images, fewer than its labels say; get a fresh copy, then prepare again")
 
     def decode(place: int) -> np.ndarray:
@@ -77,4 +93,9 @@ def _read_labels(path: Path) -> dict[str, list[int]]:
     return {name: np.flatnonzero(labels == i).tolist() for i, name in enumerate(texts_)}
 
 
-TIERED_PICKLES = Layout("tiered-imagenet pickles", "{train,val,test}_images_png.pkl with {train,val,test}_labels.pkl", _find, _read)
+TIERED_PICKLES = Layout(
+    "tiered-imagenet pickles",
+    "{train,val,test}_images_png.pkl and {train,val,test}_labels.pkl with class_names.txt and synsets.txt",
+    _find,
+    _read,
+)
