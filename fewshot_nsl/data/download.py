@@ -8,7 +8,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -177,13 +177,13 @@ class _Part:
 
 
 class _SafeRedirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects, but not from an encrypted page to one that is not."""
+    """Follows redirects within the web, but not from an encrypted page to one that is not."""
 
     def redirect_request(
-        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: http.client.HTTPMessage, newurl: str
+        self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: http.client.HTTPMessage, newurl: str
     ) -> urllib.request.Request | None:
-        if req.full_url.startswith("https:") and not newurl.startswith("https:"):
-            raise DataError(f"{req.full_url} leads to {newurl}, which is not encrypted; fetch the file by hand if you trust that place")
+        if not newurl.startswith("https:") and (req.full_url.startswith("https:") or not newurl.startswith("http:")):
+            raise DataError(f"{req.full_url} leads to {newurl}, which is not as safe; fetch the file by hand if you trust that place")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 

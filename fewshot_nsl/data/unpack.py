@@ -11,12 +11,14 @@ from pathlib import Path
 from fewshot_nsl.data.aside import folder_moved_into_place, only_writer
 from fewshot_nsl.errors import DataError
 
+_CHUNK = 2**20
+
 _MOST_GROWTH, _MOST_EXTRA = 100, 2**30
 """An archive may unpack to this many times its size, and so many bytes: far above any of images, far below what fills a disk."""
 
 
 def unpack(archive: Path, folder: Path) -> Path:
-    """Unpack a .zip, .tar or compressed .tar into `folder`, which appears when it is whole; one that is there already is left as it is.
+    """Unpack a .zip or a compressed .tar into `folder`, which appears when it is whole; one that is there already is left as it is.
 
     Raises:
         DataError: the archive is damaged, leads out of the folder, holds more than files and folders, or unpacks without end.
@@ -36,11 +38,13 @@ def unpack(archive: Path, folder: Path) -> Path:
 
 def _untar(archive: Path, folder: Path) -> None:
     size = 0
-    with tarfile.open(archive, "r|*") as tar:  # as a stream: once through is enough
+    with tarfile.open(archive) as tar:
         for member in tar:
             size += member.size
             _check_growth(archive, size)
             tar.extract(member, folder, filter="data")  # refuses what leads out of the folder, and devices
+        while tar.fileobj is not None and tar.fileobj.read(_CHUNK):  # to its very end, where the checksum is: a cut one may look whole
+            pass
 
 
 def _unzip(archive: Path, folder: Path) -> None:
