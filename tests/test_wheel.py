@@ -41,6 +41,13 @@ def test_embedded_dataset_is_prepared_in_an_empty_folder(site: Path, tmp_path: P
     assert (tmp_path / "data" / "glyphs" / "images.npy").is_file()
 
 
-def test_wheel_holds_the_package_and_cards_only(site: Path) -> None:
+def test_frozen_episodes_travel_in_the_wheel(site: Path, tmp_path: Path) -> None:
+    output = run(site, tmp_path, "-m", "fewshot_nsl", "episodes", "show", "--frozen", "glyphs-test-5way-1shot-600", "--output", "seen.png")
+    assert "Written to seen.png" in output
+    suffixes = {path.suffix for path in (site / "fewshot_nsl" / "shipped" / "episodes").iterdir()}
+    assert suffixes == {".md", ".parquet"}
+
+
+def test_wheel_holds_the_package_and_what_travels_with_it_only(site: Path) -> None:
     top = {path.name for path in site.iterdir() if not path.name.endswith(".dist-info")}
     assert top == {"fewshot_nsl", "bin"}

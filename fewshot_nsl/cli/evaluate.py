@@ -7,7 +7,10 @@ from typing import Annotated
 
 import typer
 
-from fewshot_nsl.cli import options, printing, progress
+from fewshot_nsl.cli import episode_options, options, printing, progress
+
+EPISODES = 600
+"""Of an evaluation, where nothing else is asked for."""
 
 
 def evaluate(
@@ -17,13 +20,18 @@ def evaluate(
         list[Path] | None, typer.Option("--checkpoint", help="Evaluate these files in place of the finished runs.")
     ] = None,
     backbone: options.Backbone = "cnn4",
-    split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
-    n_way: options.Ways = 5,
-    n_shot: options.Shots = 5,
-    n_query: options.Queries = 15,
-    episodes: Annotated[int, typer.Option(min=2, help="Episodes, the same for all strategies.")] = 600,
+    frozen: episode_options.Frozen = None,
+    split: episode_options.Split = None,
+    n_way: episode_options.Ways = None,
+    n_shot: episode_options.Shots = None,
+    n_query: episode_options.Queries = None,
+    episodes: Annotated[
+        int | None, typer.Option(min=2, show_default=f"{EPISODES}, or all that are frozen", help="Episodes, the same for all strategies.")
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the runs that are looked for.")] = 0,
-    episode_seed: Annotated[int, typer.Option("--episode-seed", min=0, help="Of the episodes.")] = 0,
+    episode_seed: Annotated[
+        int | None, typer.Option("--episode-seed", min=0, show_default=str(episode_options.SEED), help="Of the episodes.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Use a checkpoint on the same dataset with other pixels.")] = False,
     output: Annotated[Path | None, typer.Option("--output", help="JSON file; by default evaluate/results/<utc>-<hash>.json.")] = None,
     device: options.Device = "auto",
@@ -31,9 +39,13 @@ def evaluate(
 ) -> None:
     """Evaluate on novel classes: mean accuracy over episodes with its 95% interval.
 
-    Example: fewshot-nsl evaluate --dataset cifar-fs --episodes 600
+    Examples:
+        fewshot-nsl evaluate --dataset cifar-fs --episodes 600
+
+        fewshot-nsl evaluate --frozen cifar-fs-test-5way-1shot-600
     """
     from fewshot_nsl.data import choose_store
+    from fewshot_nsl.episodes import FrozenEpisodes
     from fewshot_nsl.evaluate import result_name, write_evaluation
     from fewshot_nsl.training import evaluate_rows, gather_rows, load_checkpoint
     from fewshot_nsl.workspace import open_workspace
@@ -41,8 +53,10 @@ def evaluate(
     place = open_workspace(workspace)
     target = options.open_device(device)
     given = [load_checkpoint(path) for path in checkpoint or []]
+    path, dataset = episode_options.find_set(place, frozen, dataset)
     store, notice = choose_store(place, dataset or (given[0].card.dataset if given else None))
     printing.notify(notice)
+    sampler, split = episode_options.open_episodes(store, path, split=split, n_way=n_way, n_shot=n_shot, n_query=n_query, seed=episode_seed)
     rows = gather_rows(place, store.name, backbone, seed, strategies=strategy or [], given=given)
     with progress.evaluation_progress() as show:
         evaluation = evaluate_rows(
@@ -50,17 +64,14 @@ def evaluate(
             rows,
             store,
             target,
+            sampler,
             split=split,
-            n_way=n_way,
-            n_shot=n_shot,
-            n_query=n_query,
-            episodes=episodes,
-            seed=episode_seed,
+            episodes=episodes or (len(sampler) if isinstance(sampler, FrozenEpisodes) else EPISODES),
             command=shlex.join(["fewshot-nsl", *sys.argv[1:]]),
             force=force,
             progress=show,
         )
-    path = output or place.results / result_name(evaluation)
-    write_evaluation(evaluation, path)
+    written = output or place.results / result_name(evaluation)
+    write_evaluation(evaluation, written)
     printing.print_table(evaluation)
-    typer.echo(f"Written to {place.relative(path)}")
+    typer.echo(f"Written to {place.relative(written)}")

@@ -1,5 +1,6 @@
 """What commands print: results on standard output, notices on standard error."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import typer
@@ -21,6 +22,12 @@ def percent(fraction: float | None) -> str:
     return "unknown" if fraction is None else f"{100 * fraction:.1f} %"
 
 
+def shots(n_shot: int | Sequence[int]) -> str:
+    """One number, or one per way where they differ."""
+    numbers = [n_shot] if isinstance(n_shot, int) else n_shot
+    return ",".join(map(str, numbers if len(set(numbers)) > 1 else numbers[:1]))
+
+
 def report_run(run: "Run", place: "Workspace") -> None:
     """Where the run's best checkpoint is, and how good."""
     record = run.record
@@ -36,7 +43,8 @@ def print_table(evaluation: "Evaluation") -> None:
     from rich.table import Table
 
     e = evaluation
-    title = f"{e.dataset}, {e.split} classes: {e.n_way}-way {e.n_shot}-shot, {e.episodes} episodes, {e.n_query} queries a class"
+    episodes = f"{e.episodes} {'frozen episodes' if e.frozen else 'episodes'}"
+    title = f"{e.dataset}, {e.split} classes: {e.n_way}-way {shots(e.n_shot)}-shot, {episodes}, {e.n_query} queries a class"
     table = Table(title=title, title_justify="left", caption="Accuracy in %, mean over episodes ± 95 % interval.", caption_justify="left")
     table.add_column("strategy")
     table.add_column("backbone")

@@ -1,51 +1,20 @@
-"""Episodes with their images: one at a time for a torch `DataLoader`, or many from a store that lies on the device."""
+"""Batches of episodes on a device, made while the one before is in use."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from fewshot_nsl.data import ImageStore
-from fewshot_nsl.episodes.batch import EpisodeBatch
-from fewshot_nsl.episodes.episode import Episode, Episodes
+from fewshot_nsl.episodes.ahead import make_ahead
+from fewshot_nsl.episodes.batch import EpisodeBatch, gather
+from fewshot_nsl.episodes.dataset import EpisodeDataset
+from fewshot_nsl.episodes.pixels import Pixels
 
 MEMORY_FRACTION = 0.5
 """A store goes to the GPU whole if it takes no more than this part of the memory free there."""
-
-
-class EpisodeDataset(Dataset[EpisodeBatch]):
-    """Item b is the batch of episodes `start + b * tasks ...`, the last one shorter; use it with `DataLoader(dataset, batch_size=None)`.
-
-    Args:
-        store: where the images are.
-        sampler: an `EpisodeSampler` made from the labels of `store`, or frozen episodes of it.
-        episodes: how many in all.
-        tasks: episodes of a batch.
-        start: number of the first.
-    """
-
-    def __init__(self, store: ImageStore, sampler: Episodes, episodes: int, tasks: int = 1, start: int = 0) -> None:
-        self.store, self.sampler = store, sampler
-        self.episodes, self.tasks, self.start = episodes, tasks, start
-
-    def __len__(self) -> int:
-        """Batches."""
-        return -(-self.episodes // self.tasks)
-
-    def __getitem__(self, index: int) -> EpisodeBatch:
-        """Batch `index`, on the CPU."""
-        images = self.store.images
-        return gather(self.draw(index), lambda rows: torch.from_numpy(images[rows.numpy()]))
-
-    def draw(self, index: int) -> list[Episode]:
-        """The episodes of batch `index`, without their images."""
-        if not 0 <= index < len(self):
-            raise IndexError(f"batch {index} of {len(self)}")
-        first = index * self.tasks
-        return [self.sampler[self.start + i] for i in range(first, min(first + self.tasks, self.episodes))]
 
 
 class EpisodeLoader:
@@ -53,10 +22,19 @@ class EpisodeLoader:
 
     On a GPU the whole store is copied there once if it fits, and every batch is then a gather in the GPU's memory; otherwise, and on a CPU,
     a batch is gathered from the memory map.
+
+    Args:
+        dataset: what is iterated.
+        device: where the batches are to be.
+        ahead: batches that a thread draws, and gathers from the map, while the caller works; by default 1 for a GPU, 0 for a CPU, whose
+            cores have all their work from the caller.
     """
 
-    def __init__(self, dataset: EpisodeDataset, device: torch.device) -> None:
+    def __init__(self, dataset: EpisodeDataset, device: torch.device, *, ahead: int | None = None) -> None:
         self.dataset, self.device = dataset, device
+        on_gpu = device.type == "cuda"
+        self.ahead = int(on_gpu) if ahead is None else ahead
+        self._pixels = Pixels(dataset.store, pinned=on_gpu)
         self._resident = resident_images(dataset.store, device)
 
     def __len__(self) -> int:
@@ -65,38 +43,20 @@ class EpisodeLoader:
 
     def __iter__(self) -> Iterator[EpisodeBatch]:
         """Batches in order."""
-        for index in range(len(self)):
-            yield self[index]
+        for finish in make_ahead(self._begin, len(self), self.ahead):
+            yield finish()
 
     def __getitem__(self, index: int) -> EpisodeBatch:
         """Batch `index`, on the device."""
-        images = self._resident
-        if images is None:
-            return self.dataset[index].to(self.device)
-        return gather(self.dataset.draw(index), lambda rows: images[rows.to(self.device)]).to(self.device)
+        return self._begin(index)()
 
-
-def gather(episodes: Sequence[Episode], read: Callable[[Tensor], Tensor]) -> EpisodeBatch:
-    """The batch of these episodes; `read` gives the images `[rows, h, w, c]` of given rows of the store."""
-
-    def stack(arrays: list[np.ndarray]) -> Tensor:
-        return torch.from_numpy(np.stack(arrays))
-
-    def images(rows: Tensor) -> Tensor:
-        # The store's images are channels last; the view puts channels first and leaves the memory so.
-        return read(rows.flatten()).unflatten(0, tuple(rows.shape)).movedim(-1, -3)
-
-    support_rows = stack([episode.support_rows for episode in episodes])
-    query_rows = stack([episode.query_rows for episode in episodes])
-    return EpisodeBatch(
-        support=images(support_rows),
-        support_labels=stack([episode.support_labels for episode in episodes]),
-        query=images(query_rows),
-        query_labels=stack([episode.query_labels for episode in episodes]),
-        support_rows=support_rows,
-        query_rows=query_rows,
-        classes=stack([episode.classes for episode in episodes]),
-    )
+    def _begin(self, index: int) -> Callable[[], EpisodeBatch]:
+        """What any thread may do; the rest, which it gives back, is for the caller's, so that the GPU's work is in the caller's order."""
+        episodes, images = self.dataset.draw(index), self._resident
+        if images is not None:
+            return lambda: gather(episodes, lambda rows: images[rows.to(self.device)].movedim(-1, 1)).to(self.device)
+        batch = gather(episodes, self._pixels.read)
+        return lambda: batch.to(self.device)
 
 
 def resident_images(store: ImageStore, device: torch.device) -> UInt8[Tensor, "n h w c"] | None:

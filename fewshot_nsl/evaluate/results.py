@@ -41,10 +41,11 @@ class Evaluation(BaseModel):
     fingerprint: str = Field(description="of the store")
     split: str
     n_way: int
-    n_shot: int
+    n_shot: int | tuple[int, ...] = Field(description="per class; one number per way where they differ")
     n_query: int = Field(description="per class")
     episodes: int
     seed: int = Field(description="of the episodes")
+    frozen: str | None = Field(default=None, description="fingerprint of the frozen set they are the first of; None where they were drawn")
     hardware: str
     versions: dict[str, str]
     rows: list[ResultRow]

@@ -12,8 +12,8 @@ from torch.nn import functional
 
 from fewshot_nsl.backbones import ModelDescription, build_model
 from fewshot_nsl.data import ImageStore
+from fewshot_nsl.episodes import augment
 from fewshot_nsl.errors import ConfigurationError
-from fewshot_nsl.training.augment import augment
 from fewshot_nsl.training.loop import restore_optimizer
 from fewshot_nsl.training.streams import stream
 

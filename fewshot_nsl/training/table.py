@@ -10,7 +10,7 @@ import torch
 from fewshot_nsl.backbones import build_model
 from fewshot_nsl.data import ImageStore
 from fewshot_nsl.devices import describe_hardware
-from fewshot_nsl.episodes import EpisodeDataset, EpisodeLoader, EpisodeSampler
+from fewshot_nsl.episodes import EpisodeDataset, EpisodeLoader, EpisodeSampler, FrozenEpisodes
 from fewshot_nsl.evaluate import Evaluation, ResultRow, evaluate, normal_interval
 from fewshot_nsl.strategies import STRATEGIES, FeatureLearner
 from fewshot_nsl.training.checkpoint import Checkpoint, current_versions
@@ -23,48 +23,41 @@ def evaluate_rows(
     rows: list[tuple[str, Checkpoint]],
     store: ImageStore,
     device: torch.device,
+    sampler: EpisodeSampler | FrozenEpisodes,
     *,
     split: str,
-    n_way: int,
-    n_shot: int,
-    n_query: int,
     episodes: int,
-    seed: int,
     command: str,
     force: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Evaluation:
-    """Evaluate (strategy, checkpoint) pairs on episodes 0 ... `episodes` - 1 of `split`.
+    """Evaluate (strategy, checkpoint) pairs on episodes 0 ... `episodes` - 1 of `sampler`.
 
     Args:
         workspace: paths of checkpoints in it are written relative to it.
         rows: as `gather_rows` gives them.
         store: where the images are.
         device: what is computed on.
-        split: "train", "val" or "test".
-        n_way: classes of an episode.
-        n_shot: support images of a class.
-        n_query: query images of a class.
+        sampler: of `store.split_labels(split)`, or frozen episodes of `split`.
+        split: written down.
         episodes: how many.
-        seed: of the episodes.
         command: written down.
         force: passed to `check_store`.
         progress: called with a row's title, episodes done and in all.
 
     Raises:
-        EpisodeError: the split cannot give such episodes.
+        EpisodeError: a strategy cannot take such episodes, or fewer are frozen.
         CheckpointError: a checkpoint does not fit the store or the strategy.
     """
-    sampler = EpisodeSampler(store.split_labels(split), n_way, n_shot, n_query, seed, names=store.classes)
     # All are checked before the first is computed.
     for _, checkpoint in rows:
         check_store(checkpoint, store, force=force)
     strategies = [restore_strategy(name, checkpoint, device) for name, checkpoint in rows]
-    # Those that adapt to images meet one episode before any row is computed: what cannot work fails at once.
-    first = EpisodeLoader(EpisodeDataset(store, sampler, episodes=1), device)[0]
+    # Those that adapt to images meet the last episode before any row is computed: what cannot work, or is not there, fails at once.
+    last = EpisodeLoader(EpisodeDataset(store, sampler, episodes=1, start=episodes - 1), device)[0]
     for strategy in strategies:
         if not isinstance(strategy, FeatureLearner):
-            strategy.fit(first.support, first.support_labels)
+            strategy.fit(last.support, last.support_labels)
     results = []
     for (name, checkpoint), strategy in zip(rows, strategies, strict=True):
         title, description = STRATEGIES[name].title, checkpoint.card.description
@@ -95,11 +88,12 @@ def evaluate_rows(
         dataset=store.name,
         fingerprint=store.fingerprint,
         split=split,
-        n_way=n_way,
-        n_shot=n_shot,
-        n_query=n_query,
+        n_way=sampler.n_way,
+        n_shot=sampler.n_shot[0] if len(set(sampler.n_shot)) == 1 else sampler.n_shot,
+        n_query=sampler.n_query,
         episodes=episodes,
-        seed=seed,
+        seed=sampler.seed,
+        frozen=sampler.fingerprint if isinstance(sampler, FrozenEpisodes) else None,
         hardware=describe_hardware(device),
         versions=current_versions(),
         rows=results,

@@ -155,7 +155,7 @@ def test_interrupt_leaves_a_checkpoint_and_says_how_to_go_on(workspace: Path) ->
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (("pretrain", "--dataset", "nope"), "no dataset is called 'nope'; there are: cifar-fs, glyphs, mini-imagenet"),
+        (("pretrain", "--dataset", "nope"), "no dataset is called 'nope'; there are: cifar-fs, cub, fc100, glyphs, mini-imagenet"),
         (("pretrain", "--dataset", "cifar-fs"), "run: fewshot-nsl data prepare cifar-fs"),
         (("pretrain", "--backbone", "vgg"), "backbone 'vgg' is unknown: expected one of cnn4"),
         (("pretrain", "--network", "spiral"), "network of PretrainConfig"),

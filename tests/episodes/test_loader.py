@@ -1,14 +1,14 @@
-import multiprocessing
+import threading
 from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader
 
 from fewshot_nsl.data import ImageStore
 from fewshot_nsl.episodes import EpisodeBatch, EpisodeDataset, EpisodeLoader, EpisodeSampler
 from fewshot_nsl.episodes.loader import resident_images
+from fewshot_nsl.episodes.pixels import Pixels
 
 CPU = torch.device("cpu")
 
@@ -27,72 +27,43 @@ def _same(a: EpisodeBatch, b: EpisodeBatch) -> bool:
     return all(torch.equal(getattr(a, field.name), getattr(b, field.name)) for field in fields(a))
 
 
-def test_shapes_and_types(dataset: EpisodeDataset) -> None:
-    batch = dataset[0]
-    assert {field.name: (tuple(getattr(batch, field.name).shape), getattr(batch, field.name).dtype) for field in fields(batch)} == {
-        "support": ((2, 6, 3, 16, 16), torch.uint8),
-        "support_labels": ((2, 6), torch.int64),
-        "query": ((2, 12, 3, 16, 16), torch.uint8),
-        "query_labels": ((2, 12), torch.int64),
-        "support_rows": ((2, 6), torch.int64),
-        "query_rows": ((2, 12), torch.int64),
-        "classes": ((2, 3), torch.int64),
-    }
-
-
-def test_images_are_those_of_the_rows(tiny_store: ImageStore, dataset: EpisodeDataset) -> None:
-    batch = dataset[1]
-    for images, rows in ((batch.support, batch.support_rows), (batch.query, batch.query_rows)):
-        assert np.array_equal(images.movedim(2, -1).numpy(), tiny_store.images[rows.numpy()])
-
-
-def test_labels_are_those_of_the_store(tiny_store: ImageStore, dataset: EpisodeDataset) -> None:
-    batch = dataset[1]
-    for labels, rows in ((batch.support_labels, batch.support_rows), (batch.query_labels, batch.query_rows)):
-        assert np.array_equal(batch.classes.gather(1, labels).numpy(), tiny_store.labels[rows.numpy()])
-
-
-def test_a_batch_holds_the_episodes_of_its_numbers(tiny_store: ImageStore, sampler: EpisodeSampler) -> None:
-    dataset = EpisodeDataset(tiny_store, sampler, episodes=7, tasks=3, start=100)
-    assert len(dataset) == 3
-    rows = torch.cat([dataset[i].support_rows for i in range(3)])
-    assert np.array_equal(rows.numpy(), np.stack([sampler[100 + i].support_rows for i in range(7)]))
-    assert len(dataset[2].support) == 1
-
-
-@pytest.mark.parametrize("index", [-1, 4])
-def test_there_is_no_batch_outside(dataset: EpisodeDataset, index: int) -> None:
-    with pytest.raises(IndexError, match=f"batch {index} of 4"):
-        dataset[index]
-
-
-@pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker processes")  # more than some machines have processors
-@pytest.mark.parametrize("workers", [0, 1, 4])
-def test_worker_processes_change_nothing(dataset: EpisodeDataset, workers: int) -> None:
-    batches = list(DataLoader(dataset, batch_size=None, num_workers=workers))
-    assert len(batches) == 4
-    assert all(_same(batch, dataset[i]) for i, batch in enumerate(batches))
-
-
-def test_workers_that_start_afresh_open_the_store_again(dataset: EpisodeDataset) -> None:
-    context = multiprocessing.get_context("spawn")
-    batches = list(DataLoader(dataset, batch_size=None, num_workers=1, multiprocessing_context=context))
-    assert all(_same(batch, dataset[i]) for i, batch in enumerate(batches))
-
-
-def test_the_loader_gives_the_batches_of_the_dataset(dataset: EpisodeDataset) -> None:
-    loader = EpisodeLoader(dataset, CPU)
+@pytest.mark.parametrize("ahead", [None, 1, 3])
+def test_the_loader_gives_the_batches_of_the_dataset(dataset: EpisodeDataset, ahead: int | None) -> None:
+    loader = EpisodeLoader(dataset, CPU, ahead=ahead)
     batches = list(loader)
     assert len(loader) == len(batches) == 4
     assert all(_same(batch, dataset[i]) for i, batch in enumerate(batches))
     assert _same(loader[2], dataset[2])
 
 
-def test_an_uneven_episode_is_a_batch_too(tiny_store: ImageStore) -> None:
-    sampler = EpisodeSampler(tiny_store.split_labels("val"), 3, [1, 3, 2], 4, seed=3)
-    batch = EpisodeDataset(tiny_store, sampler, 2, 2)[0]
-    assert batch.support.shape == (2, 6, 3, 16, 16)
-    assert batch.support_labels.tolist() == [[0, 1, 1, 1, 2, 2]] * 2
+def test_it_can_be_iterated_again_and_twice_at_once(dataset: EpisodeDataset) -> None:
+    loader = EpisodeLoader(dataset, CPU, ahead=2)
+    for first, second in zip(loader, loader, strict=True):
+        assert _same(first, second)
+
+
+def test_leaving_early_leaves_no_thread(dataset: EpisodeDataset) -> None:
+    before = set(threading.enumerate())
+    for _ in EpisodeLoader(dataset, CPU, ahead=1):
+        break
+    assert set(threading.enumerate()) == before
+
+
+@pytest.mark.parametrize("ahead", [0, 1])
+def test_what_goes_wrong_ahead_is_raised(tiny_store: ImageStore, ahead: int) -> None:
+    labels = np.append(np.full(len(tiny_store.images), -1), np.zeros(20, dtype=np.int64))
+    beyond = EpisodeSampler(labels, n_way=1, n_shot=2, n_query=4, seed=3)
+    with pytest.raises(IndexError):
+        list(EpisodeLoader(EpisodeDataset(tiny_store, beyond, 7, 2), CPU, ahead=ahead))
+
+
+def test_batches_that_are_kept_stay_as_they_were(dataset: EpisodeDataset) -> None:
+    batches = [(batch, batch.support.clone()) for batch in EpisodeLoader(dataset, CPU, ahead=1)]
+    assert all(torch.equal(batch.support, support) for batch, support in batches)
+
+
+def test_a_cpu_looks_ahead_only_where_asked(dataset: EpisodeDataset) -> None:
+    assert EpisodeLoader(dataset, CPU).ahead == 0
 
 
 def test_on_a_cpu_nothing_is_resident(tiny_store: ImageStore) -> None:
@@ -119,7 +90,16 @@ def test_a_store_that_does_not_fit_is_gathered_from_the_map(tiny_store: ImageSto
     device = torch.device("cuda")
     free, _ = torch.cuda.mem_get_info(device)
     rows = int(free // tiny_store.images[0].nbytes)
-    huge = replace(tiny_store, images=np.broadcast_to(tiny_store.images[0], (rows, 16, 16, 3)))
+    images, labels = np.broadcast_to(tiny_store.images[0], (rows, 16, 16, 3)), np.broadcast_to(tiny_store.labels[0], rows)
+    huge = replace(tiny_store, images=images, labels=labels)
     assert resident_images(huge, device) is None
-    loader = EpisodeLoader(EpisodeDataset(huge, sampler, 2), device)
+    loader = EpisodeLoader(EpisodeDataset(huge, sampler, 20, 2), device)
+    assert loader.ahead == 1
+    batches = list(loader)
+    assert all(_same(batch.to(CPU), loader.dataset[i]) for i, batch in enumerate(batches))
     assert _same(loader[0].to(CPU), loader.dataset[0])
+
+
+@needs_gpu
+def test_what_is_gathered_for_a_gpu_is_pinned(dataset: EpisodeDataset) -> None:
+    assert Pixels(dataset.store, pinned=True).read(torch.arange(3)).is_pinned()

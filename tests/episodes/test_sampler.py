@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.random import Philox
-from scipy.stats import chisquare
+from scipy.stats import chisquare, hypergeom
 
 from fewshot_nsl.episodes import Episode, EpisodeSampler
 from fewshot_nsl.errors import EpisodeError
@@ -43,6 +43,31 @@ def test_an_episode_does_not_depend_on_what_was_asked_before() -> None:
     again = [backwards[i] for i in reversed(range(10))][::-1]
     assert all(_same(a, b) for a, b in zip(first, again, strict=True))
     assert _same(forwards[4], first[4])
+
+
+@pytest.mark.parametrize("balanced", [True, False])
+def test_several_at_once_are_those_one_by_one(balanced: bool) -> None:
+    sampler = EpisodeSampler(LABELS, 3, [2, 1, 3], 3, seed=0, balanced=balanced)
+    numbers = [7, 0, 2**64 - 1, 7]
+    drawn = sampler.draw(numbers)
+    assert all(_same(a, sampler[i]) for a, i in zip(drawn, numbers, strict=True))
+    assert sampler.draw([]) == []
+
+
+def test_what_is_done_with_an_episode_changes_no_other() -> None:
+    sampler = EpisodeSampler(LABELS, 3, 2, 3, seed=0)
+    first, second = sampler.draw([4, 4])
+    for array in vars(first).values():
+        array[:] = -1
+    assert _same(second, sampler[4])
+
+
+def test_the_labels_given_may_change_afterwards() -> None:
+    labels = LABELS.copy()
+    sampler = EpisodeSampler(labels, 3, 2, 3, seed=0)
+    before = sampler[4]
+    labels[:] = 0
+    assert _same(sampler[4], before)
 
 
 def test_other_numbers_and_other_seeds_give_other_episodes() -> None:
@@ -121,8 +146,8 @@ LEVEL = 1e-3
 def test_classes_and_pairs_of_places_are_drawn_equally_often() -> None:
     sampler = EpisodeSampler(LABELS, 2, 1, 1, seed=11)
     pairs = np.zeros((6, 6), dtype=int)
-    for i in range(6000):
-        pairs[tuple(sampler[i].classes)] += 1
+    for episode in sampler.draw(range(6000)):
+        pairs[tuple(episode.classes)] += 1
     assert not pairs.diagonal().any()
     assert chisquare(pairs[~np.eye(6, dtype=bool)]).pvalue > LEVEL
 
@@ -131,14 +156,93 @@ def test_images_of_a_class_are_drawn_equally_often() -> None:
     sampler = EpisodeSampler(LABELS, 1, 1, 1, seed=12)
     support, query = np.zeros(48, dtype=int), np.zeros(48, dtype=int)
     pairs = np.zeros((8, 8), dtype=int)
-    for i in range(6000):
-        episode = sampler[i]
+    for episode in sampler.draw(range(6000)):
         support[episode.support_rows] += 1
         query[episode.query_rows] += 1
         pairs[episode.support_rows[0] % 8, episode.query_rows[0] % 8] += 1
     assert chisquare(support).pvalue > LEVEL
     assert chisquare(query).pvalue > LEVEL
     assert chisquare(pairs[~np.eye(8, dtype=bool)]).pvalue > LEVEL
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(data=st.data(), seed=st.integers(0, 2**64 - 1), index=st.integers(0, 2**64 - 1))
+def test_every_unbalanced_episode_is_one_with_the_supports_of_the_balanced(data: st.DataObject, seed: int, index: int) -> None:
+    sizes = data.draw(st.lists(st.integers(3, 9), min_size=1, max_size=6))
+    labels = np.array(data.draw(st.permutations(np.repeat(10 * np.arange(len(sizes)), sizes).tolist())))
+    n_way = data.draw(st.integers(1, len(sizes)))
+    shots = data.draw(st.lists(st.integers(1, min(sizes) - 1), min_size=n_way, max_size=n_way))
+    n_query = data.draw(st.integers(1, (sum(sorted(sizes)[:n_way]) - sum(shots)) // n_way))
+    sampler = EpisodeSampler(labels, n_way, shots, n_query, seed, balanced=False)
+    episode = sampler[index]
+
+    assert len(episode.query_rows) == len(episode.query_labels) == n_way * n_query
+    assert np.array_equal(labels[episode.query_rows], episode.classes[episode.query_labels])
+    rows = [*episode.support_rows.tolist(), *episode.query_rows.tolist()]
+    assert len(set(rows)) == len(rows)
+    assert all(array.dtype == np.int64 for array in vars(episode).values())
+    balanced = EpisodeSampler(labels, n_way, shots, 1, seed)[index]
+    for name in ("classes", "support_rows", "support_labels"):
+        assert np.array_equal(getattr(episode, name), getattr(balanced, name))
+    assert _same(EpisodeSampler(labels, n_way, shots, n_query, seed, balanced=False).draw([0, index])[1], episode)
+
+
+def test_unbalanced_episodes_never_change() -> None:
+    episode = EpisodeSampler(LABELS, 3, 2, 3, seed=7, balanced=False)[3]
+    assert episode.classes.tolist() == [5, 0, 1]
+    assert episode.support_rows.tolist() == [46, 41, 5, 3, 8, 9]
+    assert episode.query_rows.tolist() == [1, 15, 7, 10, 11, 6, 42, 47, 14]
+    assert episode.query_labels.tolist() == [1, 2, 1, 2, 2, 1, 0, 0, 2]
+
+
+def test_more_unbalanced_queries_only_add() -> None:
+    few, many = (EpisodeSampler(LABELS, 3, 2, n_query, seed=5, balanced=False) for n_query in (2, 6))
+    for i in range(20):
+        assert np.array_equal(few[i].query_rows, many[i].query_rows[:6])
+
+
+def test_every_image_that_is_no_support_is_an_unbalanced_query_equally_often() -> None:
+    labels = np.repeat(np.arange(4), [3, 4, 6, 3])
+    first, pairs, counts = np.zeros(12, dtype=int), np.zeros((12, 12), dtype=int), np.zeros((9000, 4), dtype=int)
+    for i, episode in enumerate(EpisodeSampler(labels, 4, 1, 1, seed=13, balanced=False).draw(range(9000))):
+        left = np.setdiff1d(np.arange(16), episode.support_rows)
+        places = np.searchsorted(left, episode.query_rows)
+        first[places[0]] += 1
+        pairs[places[1], places[3]] += 1
+        counts[i] = np.bincount(labels[episode.query_rows], minlength=4)
+    assert chisquare(first).pvalue > LEVEL
+    assert chisquare(pairs[~np.eye(12, dtype=bool)]).pvalue > LEVEL
+    # So many of the four are of a class as a hypergeometric law says: 2, 3, 5 and 2 of 12 images are left.
+    for label, images in enumerate((2, 3, 5, 2)):
+        expected = hypergeom(12, images, 4).pmf(np.arange(min(images, 4) + 1))
+        found = np.bincount(counts[:, label], minlength=len(expected))
+        assert chisquare(found, 9000 * expected).pvalue > LEVEL
+
+
+def test_unbalanced_queries_may_leave_classes_out() -> None:
+    episodes = EpisodeSampler(LABELS, 3, 1, 1, seed=0, balanced=False).draw(range(100))
+    assert {len(set(episode.query_labels.tolist())) for episode in episodes} == {1, 2, 3}
+
+
+def test_unbalanced_episodes_may_take_every_image_there_is() -> None:
+    for episode in EpisodeSampler(LABELS, 6, [1, 2, 3, 4, 1, 1], 6, seed=0, balanced=False).draw(range(20)):
+        assert sorted([*episode.support_rows, *episode.query_rows]) == list(range(48))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"n_query": 7}, "the 3 smallest classes have 24 images, an episode takes 6 shots and 21 queries = 27; ask for fewer"),
+        ({"n_shot": [1, 1, 9], "n_query": 1}, "class 0 has 8 images, an episode takes 9 shots; ask for fewer"),
+        ({"labels": np.repeat(np.arange(3), [9, 9, 2]), "n_way": 2, "n_shot": 1, "n_query": 5}, "the 2 smallest classes have 11 images"),
+        ({"labels": np.repeat(np.arange(3), [9, 9, 2]), "n_way": 2, "n_shot": 3, "n_query": 1}, "class 2 has 2 images, an episode takes 3"),
+    ],
+)
+def test_impossible_unbalanced_sizes_are_refused_at_once(sizes: dict[str, object], message: str) -> None:
+    arguments = {"labels": LABELS, "n_way": 3, "n_shot": 2, "n_query": 6, "seed": 0, "balanced": False}
+    EpisodeSampler(**arguments)  # type: ignore[arg-type]
+    with pytest.raises(EpisodeError, match=message):
+        EpisodeSampler(**(arguments | sizes))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

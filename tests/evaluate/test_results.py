@@ -66,6 +66,18 @@ def test_the_file_is_json_of_the_names_in_the_contract(evaluation: Evaluation, t
     assert content["rows"][0]["ci95"] == pytest.approx(1.96 * 0.25 / 3**0.5, rel=1e-4)
 
 
+def test_results_of_before_there_were_frozen_episodes_are_read(evaluation: Evaluation) -> None:
+    old = {name: value for name, value in evaluation.model_dump(mode="json").items() if name != "frozen"}
+    assert Evaluation.model_validate_json(json.dumps(old)) == evaluation
+    for path in (Path(__file__).parents[2] / "evaluate" / "results").glob("*.json"):
+        assert Evaluation.model_validate_json(path.read_text()).rows
+
+
+def test_frozen_episodes_and_uneven_shots_are_given_back(evaluation: Evaluation) -> None:
+    frozen = evaluation.model_copy(update={"frozen": "ef" * 32, "n_shot": (1, 2, 3, 4, 5)})
+    assert Evaluation.model_validate_json(frozen.model_dump_json()) == frozen
+
+
 def test_the_file_replaces_one_that_is_there(evaluation: Evaluation, tmp_path: Path) -> None:
     path = tmp_path / "some.json"
     path.write_text("old")

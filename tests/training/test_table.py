@@ -1,19 +1,21 @@
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from fewshot_nsl.data import ImageStore
-from fewshot_nsl.episodes import EpisodeSampler
-from fewshot_nsl.errors import CheckpointError, DataError, EpisodeError
+from fewshot_nsl.episodes import EpisodeSampler, freeze
+from fewshot_nsl.errors import CheckpointError, EpisodeError
 from fewshot_nsl.evaluate import Evaluation, evaluate, normal_interval
 from fewshot_nsl.strategies import STRATEGIES
 from fewshot_nsl.training import Checkpoint, Run, evaluate_rows, gather_rows, load_checkpoint, restore_backbone, restore_strategy
 from fewshot_nsl.workspace import Workspace, file_checksum
 
 CPU = torch.device("cpu")
-SIZES: dict[str, Any] = {"split": "test", "n_way": 3, "n_shot": 2, "n_query": 4, "episodes": 12, "seed": 9, "command": "a test"}
+SIZES: dict[str, Any] = {"n_way": 3, "n_shot": 2, "n_query": 4, "seed": 9}
+WRITTEN: dict[str, Any] = {"split": "test", "episodes": 12, "command": "a test"}
 
 Rows = list[tuple[str, Checkpoint]]
 
@@ -27,8 +29,13 @@ def rows(trained: Workspace, plain_run: Run, dynamic_run: Run, meta_run: Run) ->
 
 
 @pytest.fixture(scope="session")
-def evaluation(trained: Workspace, rows: Rows, tiny_store: ImageStore) -> Evaluation:
-    return evaluate_rows(trained, rows, tiny_store, CPU, **SIZES)
+def sampler(tiny_store: ImageStore) -> EpisodeSampler:
+    return EpisodeSampler(tiny_store.split_labels("test"), **SIZES)
+
+
+@pytest.fixture(scope="session")
+def evaluation(trained: Workspace, rows: Rows, tiny_store: ImageStore, sampler: EpisodeSampler) -> Evaluation:
+    return evaluate_rows(trained, rows, tiny_store, CPU, sampler, **WRITTEN)
 
 
 def test_every_strategy_has_a_row_with_its_accuracy_and_interval(evaluation: Evaluation) -> None:
@@ -42,15 +49,14 @@ def test_every_strategy_has_a_row_with_its_accuracy_and_interval(evaluation: Eva
     assert evaluation.rows[0].accuracy > 0.6  # colours; chance is a third
 
 
-def test_accuracies_are_those_of_the_evaluator(evaluation: Evaluation, rows: Rows, tiny_store: ImageStore) -> None:
-    sampler = EpisodeSampler(tiny_store.split_labels("test"), 3, 2, 4, seed=9)
+def test_accuracies_are_those_of_the_evaluator(evaluation: Evaluation, rows: Rows, tiny_store: ImageStore, sampler: EpisodeSampler) -> None:
     for (name, checkpoint), row in zip(rows, evaluation.rows, strict=True):
         assert row.accuracies == evaluate(restore_strategy(name, checkpoint, CPU), tiny_store, sampler, 12, CPU).tolist()
 
 
 def test_it_says_what_was_measured(evaluation: Evaluation, tiny_store: ImageStore) -> None:
-    measured = evaluation.model_dump(include={*SIZES, "dataset", "fingerprint"})
-    assert measured == SIZES | {"dataset": "tiny", "fingerprint": tiny_store.fingerprint}
+    measured = evaluation.model_dump(include={*SIZES, *WRITTEN, "dataset", "fingerprint", "frozen"})
+    assert measured == SIZES | WRITTEN | {"dataset": "tiny", "fingerprint": tiny_store.fingerprint, "frozen": None}
     assert evaluation.created.tzinfo is not None
     assert evaluation.versions["torch"] == torch.__version__
     assert Evaluation.model_validate_json(evaluation.model_dump_json()) == evaluation
@@ -67,40 +73,67 @@ def test_it_says_from_what(evaluation: Evaluation, trained: Workspace, rows: Row
     assert dynamic.parameters > plain.parameters
 
 
-def test_another_dataset_is_measured_and_both_are_named(trained: Workspace, rows: Rows, tiny_store: ImageStore) -> None:
+def test_another_dataset_is_measured_and_both_are_named(
+    trained: Workspace, rows: Rows, tiny_store: ImageStore, sampler: EpisodeSampler
+) -> None:
     other = replace(tiny_store, name="other", fingerprint="0" * 64)
-    evaluation = evaluate_rows(trained, rows[:1], other, CPU, **SIZES)
+    evaluation = evaluate_rows(trained, rows[:1], other, CPU, sampler, **WRITTEN)
     assert (evaluation.dataset, evaluation.fingerprint, evaluation.rows[0].trained_on) == ("other", "0" * 64, "tiny")
 
 
-def test_other_pixels_of_the_same_dataset_are_refused_unless_forced(trained: Workspace, rows: Rows, tiny_store: ImageStore) -> None:
+def test_other_pixels_of_the_same_dataset_are_refused_unless_forced(
+    trained: Workspace, rows: Rows, tiny_store: ImageStore, sampler: EpisodeSampler
+) -> None:
     other = replace(tiny_store, fingerprint="0" * 64)
     with pytest.raises(CheckpointError, match="was trained on another tiny"):
-        evaluate_rows(trained, rows[:1], other, CPU, **SIZES)
-    assert evaluate_rows(trained, rows[:1], other, CPU, **SIZES, force=True).fingerprint == "0" * 64
+        evaluate_rows(trained, rows[:1], other, CPU, sampler, **WRITTEN)
+    assert evaluate_rows(trained, rows[:1], other, CPU, sampler, **WRITTEN, force=True).fingerprint == "0" * 64
 
 
-def test_all_rows_are_checked_before_the_first_is_computed(trained: Workspace, rows: Rows, tiny_store: ImageStore) -> None:
+def test_all_rows_are_checked_before_the_first_is_computed(
+    trained: Workspace, rows: Rows, tiny_store: ImageStore, sampler: EpisodeSampler
+) -> None:
     told: list[Any] = []
     wrong = ("dynamic", rows[0][1])
     with pytest.raises(CheckpointError, match="is of network 'plain': strategy dynamic takes 'dynamic'"):
-        evaluate_rows(trained, [rows[0], wrong], tiny_store, CPU, **SIZES, progress=lambda *call: told.append(call))
+        evaluate_rows(trained, [rows[0], wrong], tiny_store, CPU, sampler, **WRITTEN, progress=lambda *call: told.append(call))
     assert told == []
 
 
-def test_progress_is_told_by_row(trained: Workspace, rows: Rows, tiny_store: ImageStore) -> None:
+def test_progress_is_told_by_row(trained: Workspace, rows: Rows, tiny_store: ImageStore, sampler: EpisodeSampler) -> None:
     told: list[tuple[str, int, int]] = []
-    evaluate_rows(trained, rows[:3], tiny_store, CPU, **SIZES, progress=lambda *call: told.append(call))
+    evaluate_rows(trained, rows[:3], tiny_store, CPU, sampler, **WRITTEN, progress=lambda *call: told.append(call))
     assert [call for call in told if call[1] == 12] == [(STRATEGIES[name].title, 12, 12) for name, _ in rows[:3]]
 
 
-def test_sizes_that_cannot_be_drawn_and_unknown_splits_are_refused(trained: Workspace, rows: Rows, tiny_store: ImageStore) -> None:
-    with pytest.raises(EpisodeError, match="3 classes cannot make a 4-way episode"):
-        evaluate_rows(trained, rows, tiny_store, CPU, **(SIZES | {"n_way": 4}))
-    with pytest.raises(DataError, match="tiny has no split 'dev'"):
-        evaluate_rows(trained, rows, tiny_store, CPU, **(SIZES | {"split": "dev"}))
+def test_frozen_episodes_give_the_accuracies_of_the_sampler_and_are_named(
+    trained: Workspace, rows: Rows, tiny_store: ImageStore, sampler: EpisodeSampler, evaluation: Evaluation, tmp_path: Path
+) -> None:
+    frozen = freeze(tiny_store, sampler, tmp_path / "frozen.parquet", split="test", episodes=20)
+    again = evaluate_rows(trained, rows, tiny_store, CPU, frozen, **WRITTEN)
+    assert [row.accuracies for row in again.rows] == [row.accuracies for row in evaluation.rows]
+    assert again.model_dump(include={*SIZES, *WRITTEN}) == SIZES | WRITTEN
+    assert again.frozen == frozen.fingerprint
+
+
+def test_different_shots_of_the_ways_are_written_one_by_one(trained: Workspace, rows: Rows, tiny_store: ImageStore) -> None:
+    uneven = EpisodeSampler(tiny_store.split_labels("test"), 3, [1, 3, 2], 4, seed=9)
+    evaluation = evaluate_rows(trained, rows, tiny_store, CPU, uneven, **WRITTEN)
+    assert evaluation.n_shot == (1, 3, 2)
+    assert Evaluation.model_validate_json(evaluation.model_dump_json()) == evaluation
+
+
+def test_more_episodes_than_are_frozen_are_refused_before_the_first_row(
+    trained: Workspace, rows: Rows, tiny_store: ImageStore, sampler: EpisodeSampler, tmp_path: Path
+) -> None:
+    told: list[Any] = []
+    frozen = freeze(tiny_store, sampler, tmp_path / "frozen.parquet", split="test", episodes=11)
+    with pytest.raises(EpisodeError, match="episode 11 is out of range: the frozen set has 11, numbered from 0"):
+        evaluate_rows(trained, rows, tiny_store, CPU, frozen, **WRITTEN, progress=lambda *call: told.append(call))
+    assert told == []
 
 
 def test_another_number_of_ways_than_meta_static_learned_is_refused(trained: Workspace, rows: Rows, tiny_store: ImageStore) -> None:
+    sampler = EpisodeSampler(tiny_store.split_labels("test"), **(SIZES | {"n_way": 2}))
     with pytest.raises(EpisodeError, match="meta-static learned a 3-way classifier, the episodes have 2 ways"):
-        evaluate_rows(trained, rows, tiny_store, CPU, **(SIZES | {"n_way": 2}))
+        evaluate_rows(trained, rows, tiny_store, CPU, sampler, **WRITTEN)

@@ -71,10 +71,16 @@ def _read_cache(card: Card, path: Path) -> _Cache:
 
 
 def _checked(path: Path, name: str, places: object, n: int) -> list[int]:
-    numbers = np.asarray(places) if isinstance(places, list | tuple | np.ndarray) else np.empty(0)
-    if numbers.dtype.kind not in "iu" or numbers.ndim != 1 or not ((numbers >= 0) & (numbers < n)).all():
-        raise DataError(f"{path}: class_dict['{name}'] is no list of places among {n} images; get a fresh copy, then prepare again")
-    return [int(number) for number in numbers]
+    numbers = places.tolist() if isinstance(places, np.ndarray) else places
+    if (
+        not isinstance(numbers, list | tuple)
+        or not all(type(number) is int and 0 <= number < n for number in numbers)
+        or len(set(numbers)) < len(numbers)
+    ):
+        raise DataError(
+            f"{path}: class_dict['{name}'] is no list of different places among {n} images; get a fresh copy, then prepare again"
+        )
+    return list(numbers)
 
 
 CACHE_PICKLES = Layout("mini-imagenet-cache pickles", "mini-imagenet-cache-{train,val,test}.pkl", _find, _read)

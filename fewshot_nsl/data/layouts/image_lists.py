@@ -22,7 +22,7 @@ Locate = Callable[[str, str], Path]
 
 _COLUMNS = ["filename", "label"]
 _LISTED = re.compile(r"(n\d{8})(\d{8})\.jpe?g", re.IGNORECASE)
-_NUMBERED = re.compile(r"n\d{8}_(\d+)", re.IGNORECASE)
+_NUMBERED = re.compile(r"(n\d{8})_(\d+)")
 
 
 def _find_images(_: Card, source: Path) -> Path | None:
@@ -30,7 +30,18 @@ def _find_images(_: Card, source: Path) -> Path | None:
 
 
 def _find_ilsvrc(card: Card, source: Path) -> Path | None:
-    return source if _has_list(source) and find_class_root(card, source) is not None else None
+    root = find_class_root(card, source) if _has_list(source) else None
+    if root is None:
+        return None
+    # Copies of Mini-ImageNet in class folders often keep the lists beside them, which then say nothing that the folders do not.
+    return source if any(_ranked(root / name) for split in SPLITS for name in card.splits[split]) else None
+
+
+def _ranked(folder: Path) -> list[Path]:
+    """ILSVRC's images of a class, in the order of their numbers; none of other names."""
+    matches = ((path, _NUMBERED.fullmatch(path.stem)) for path in (image_files(folder) if folder.is_dir() else ()))
+    numbers = {path: int(match[2]) for path, match in matches if match and match[1] == folder.name}
+    return sorted(numbers, key=lambda path: numbers[path])
 
 
 def _has_list(source: Path) -> bool:
@@ -48,18 +59,13 @@ def _read_images(card: Card, root: Path) -> Source:
 
 def _read_ilsvrc(card: Card, root: Path) -> Source:
     classes = find_class_root(card, root) or root
-
-    @cache
-    def ranked(label: str) -> list[Path]:
-        paths = image_files(classes / label) if (classes / label).is_dir() else []
-        numbers = {path: match[1] for path in paths if (match := _NUMBERED.fullmatch(path.stem))}
-        return sorted(numbers, key=lambda path: int(numbers[path]))
+    ranked = cache(_ranked)
 
     def locate(name: str, label: str) -> Path:
         match = _LISTED.fullmatch(name)
         if match is None or match[1] != label:
             raise DataError(f"'{name}' does not name an image of {label} by its place; expected, for instance, {label}00000001.jpg")
-        place, paths = int(match[2]), ranked(label)
+        place, paths = int(match[2]), ranked(classes / label)
         if not 1 <= place <= len(paths):
             raise DataError(
                 f"'{name}' is image {place} of its class, but {classes / label} has {len(paths)}; complete it, then prepare again"
@@ -78,7 +84,7 @@ def _read_lists(card: Card, root: Path, locate: Locate, layout: str) -> Source:
     absent = [f"{split}.csv" for split in SPLITS if not (root / f"{split}.csv").is_file()]
     if absent:
         raise DataError(f"{root} has no {', '.join(absent)}; to get {card.name}: {card.how_to_get}")
-    seen: dict[str, str] = {}
+    seen: dict[Path, str] = {}
     classes: dict[str, SourceClass] = {}
     for split in SPLITS:
         for label, paths in _read_list(root / f"{split}.csv", locate, seen).items():
@@ -90,21 +96,22 @@ def _read_lists(card: Card, root: Path, locate: Locate, layout: str) -> Source:
     return Source(layout, tuple(classes.values()))
 
 
-def _read_list(path: Path, locate: Locate, seen: dict[str, str]) -> dict[str, list[Path]]:
-    """Class -> its images, in the order of the list; `seen` collects where each file name was listed."""
+def _read_list(path: Path, locate: Locate, seen: dict[Path, str]) -> dict[str, list[Path]]:
+    """Class -> its images, in the order of the list; `seen` collects where each image was listed."""
     classes: dict[str, list[Path]] = {}
     for line, name, label in _rows(path):
         where = f"{path}, line {line}"
         for what, value in (("file name", name), ("label", label)):
             if PurePosixPath(value).name != value or "\\" in value or ":" in value or value == "..":
                 raise DataError(f"{where}: '{value}' leads out of the folder; expected a plain {what}")
-        if name in seen:
-            raise DataError(f"{where}: '{name}' was listed already, in {seen[name]}")
         try:
-            classes.setdefault(label, []).append(locate(name, label))
+            image = locate(name, label)
         except DataError as error:
             raise DataError(f"{where}: {error}") from error
-        seen[name] = where
+        if image in seen:
+            raise DataError(f"{where}: '{name}' was listed already, in {seen[image]}")
+        seen[image] = where
+        classes.setdefault(label, []).append(image)
     return classes
 
 

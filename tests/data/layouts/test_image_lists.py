@@ -1,15 +1,19 @@
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from fewshot_nsl.data import prepare
+from fewshot_nsl.data import load_card, prepare
 from fewshot_nsl.data.images import decode_image
+from fewshot_nsl.data.layouts.image_lists import ILSVRC_LISTS
+from fewshot_nsl.data.record import read_record
 from fewshot_nsl.errors import DataError
 from fewshot_nsl.workspace import Workspace
 
 Edit = Callable[[Path, str, str], None]
+Pixels = Mapping[str, np.ndarray]
 
 
 def test_images_are_resized_and_kept_by_split(workspace: Workspace, mini_imagenet: Path) -> None:
@@ -83,3 +87,62 @@ def test_a_truncated_image_leaves_no_store(workspace: Workspace, mini_imagenet: 
     with pytest.raises(DataError, match=r"road5.jpg cannot be read as an image"):
         prepare(workspace, "mini-imagenet", mini_imagenet)
     assert sorted(path.name for path in workspace.data.iterdir()) == [".mini-imagenet.lock", "cards"]
+
+
+def test_a_listed_name_is_the_place_in_the_order_of_ilsvrcs_numbers(imagenet: Workspace, ilsvrc: Path, photographs: Pixels) -> None:
+    # Of 2, 3, 9, 10, 31, 100, 1000, 20000, the fifth; in the order of names it would be n01532829_20000.JPEG.
+    (ilsvrc / "train.csv").write_text("filename,label\nn0153282900000005.jpg,n01532829\n")
+    source = ILSVRC_LISTS.read(load_card(imagenet, "mini-imagenet"), ilsvrc)
+    only = next(each for each in source.classes if each.name == "n01532829")
+    assert only.origins == ("n01532829/n01532829_31.JPEG",)
+    np.testing.assert_array_equal(only.load(), photographs["n01532829"][3:4])
+
+
+@pytest.mark.parametrize(
+    ("listed", "message"),
+    [
+        ("n0211034100000000.jpg", r"'n0211034100000000.jpg' is image 0 of its class, but .*n02110341 has 8; complete it"),
+        ("n0211034100000009.jpg", r"is image 9 of its class, but .*n02110341 has 8; complete it"),
+        ("n0153282900000001.jpg", r"does not name an image of n02110341 by its place; expected, for instance, n0211034100000001.jpg"),
+        ("n02110341_1000.JPEG", r"does not name an image of n02110341 by its place"),
+        ("n02110341-0000001.jpg", r"does not name an image of n02110341 by its place"),
+        ("n0211034100000003.jpg", r"was listed already, in .*train.csv, line 3"),
+        ("n0211034100000003.JPEG", r"was listed already, in .*train.csv, line 3"),
+        ("../n0211034100000001.jpg", r"leads out of the folder; expected a plain file name"),
+    ],
+)
+def test_a_row_that_names_no_image_of_ilsvrc_is_refused_by_file_and_line(
+    imagenet: Workspace, ilsvrc: Path, edit: Edit, listed: str, message: str
+) -> None:
+    edit(ilsvrc / "train.csv", "n0211034100000004.jpg", listed)
+    with pytest.raises(DataError, match=rf"train.csv, line 4: .*{message}"):
+        prepare(imagenet, "mini-imagenet", ilsvrc)
+    assert not (imagenet.data / "mini-imagenet").exists()
+
+
+def test_a_listed_class_without_folder_is_refused_by_file_and_line(imagenet: Workspace, ilsvrc: Path) -> None:
+    shutil.rmtree(ilsvrc / "n01855672")
+    with pytest.raises(DataError, match=r"val.csv, line 2: .*is image 1 of its class, but .*ilsvrc/n01855672 has 0; complete it"):
+        prepare(imagenet, "mini-imagenet", ilsvrc)
+
+
+@pytest.mark.parametrize(
+    "stray", ["Thumbs.db", "n01532829_1.txt", "._n01532829_1.JPEG", "n01532829_1 (1).JPEG", "n01855672_1.JPEG", "1.JPEG"]
+)
+def test_no_other_file_moves_the_places(imagenet: Workspace, ilsvrc: Path, stray: str) -> None:
+    before = prepare(imagenet, "mini-imagenet", ilsvrc).fingerprint
+    (ilsvrc / "n01532829" / stray).write_bytes(b"no image")
+    assert prepare(imagenet, "mini-imagenet", ilsvrc, force=True).fingerprint == before
+
+
+@pytest.mark.parametrize("fixture", ["class_folders", "split_folders"])
+def test_lists_beside_folders_whose_files_have_other_names_are_not_needed(
+    imagenet: Workspace, ilsvrc: Path, request: pytest.FixtureRequest, fixture: str
+) -> None:
+    before = prepare(imagenet, "mini-imagenet", ilsvrc).fingerprint
+    folders = request.getfixturevalue(fixture)
+    for path in ilsvrc.glob("*.csv"):
+        shutil.copy(path, folders)
+    store = prepare(imagenet, "mini-imagenet", folders, force=True)
+    assert store.fingerprint == before
+    assert read_record(store.root).layout.startswith("class folders")

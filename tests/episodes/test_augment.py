@@ -1,9 +1,12 @@
+from itertools import combinations
+
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fewshot_nsl.training.augment import augment
+from fewshot_nsl.episodes import augment
+from fewshot_nsl.episodes.colour import change_colour
 
 SIZE, MARGIN = 16, 2
 
@@ -69,3 +72,32 @@ def test_the_images_given_stay_and_the_layout_is_the_networks(images: Tensor) ->
     assert torch.equal(images, before)
     assert (changed.shape, changed.dtype) == (images.shape, torch.uint8)
     assert changed.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("kinds", [kinds for count in range(4) for kinds in combinations(("crop", "flip", "colour"), count)], ids="+".join)
+def test_choices_come_in_one_order_so_that_a_resumed_run_sees_the_same_images(images: Tensor, kinds: tuple[str, ...]) -> None:
+    changed, generator, n = augment(images, kinds, _random(3)), _random(3), len(images)
+    flipped = torch.rand(n, 1, generator=generator) < 0.5 if "flip" in kinds else torch.zeros(n, 1)
+    shift = torch.randint(0, 2 * MARGIN + 1, (2, n, 1), generator=generator) if "crop" in kinds else torch.full((2, n, 1), MARGIN)
+    if "colour" in kinds:
+        images = change_colour(images, 0.6 + 0.8 * torch.rand(n, 3, generator=generator))
+    for i, image in enumerate(images):
+        window = _windows(image)[int(shift[0, i]), int(shift[1, i])]
+        expected = window.flip(2) if flipped[i] else window
+        assert int((changed[i].int() - expected.int()).abs().max()) <= ("colour" in kinds)  # the factors are rounded in another order
+
+
+def test_colour_takes_factors_of_its_own_for_each_image(images: Tensor) -> None:
+    flat = torch.full_like(images, 100)  # its contrast and saturation are nothing: brightness alone shows
+    levels = augment(flat, ("colour",), _random())[:, 0, 0, 0].tolist()
+    assert min(levels) >= 60
+    assert max(levels) <= 140
+    assert max(levels) - min(levels) > 60
+    assert len(set(levels)) > 30
+
+
+def test_the_padding_stays_black(images: Tensor) -> None:
+    bright = torch.full_like(images, 200)
+    windows = augment(bright, ("crop",), _random(6))
+    coloured = augment(bright, ("crop", "colour"), _random(6))
+    assert torch.equal(windows == 0, coloured == 0)
