@@ -71,9 +71,10 @@ def fetch(
                 failures = failures + 1 if part.size <= furthest else 1
                 furthest = max(furthest, part.size)
                 if failures == attempts:
+                    kept = f"; the {part.size} bytes that came are kept: run the same command again to go on from there" if part.size else ""
                     raise DataError(
-                        f"{download.url} could not be fetched: {error}; {part.size} bytes of it are kept: run the same command again to go "
-                        "on from there, or fetch it by hand and give it with --from PATH"
+                        f"{download.url} could not be fetched: {error}{kept or '; try again later'}, or fetch it by hand and give it with "
+                        "--from PATH"
                     ) from error
                 time.sleep(pause * failures)
                 continue
