@@ -35,5 +35,5 @@ def download_dataset(workspace: Workspace, name: str, progress: Callable[[str, i
     for each in card.downloads:
         file = fetch(each, folder, partial(progress, each.file) if progress else None)
         if each.unpack:
-            unpack(file, folder / name)
-    return folder / name if any(each.unpack for each in card.downloads) else folder
+            unpack(file, folder / each.file.partition(".")[0])
+    return folder

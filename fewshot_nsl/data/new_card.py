@@ -2,11 +2,17 @@
 
 import csv
 import hashlib
+import tomllib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
-from fewshot_nsl.data.card import SPLITS, Card, card_names, load_card
+from pydantic import ValidationError
+
+from fewshot_nsl.data.card import SPLITS, Card, card_names
+from fewshot_nsl.data.datasets import FOLDERS
 from fewshot_nsl.data.layouts.class_folders import image_files, split_places, subfolders
+from fewshot_nsl.data.layouts.layout import find_layout
+from fewshot_nsl.data.source import check_source
 from fewshot_nsl.data.toml import to_toml
 from fewshot_nsl.errors import DataError
 from fewshot_nsl.workspace import Workspace, moved_into_place
@@ -57,18 +63,31 @@ def new_card(
         "augmentations": ["crop", "flip"] if channels == 3 else ["crop"],
         "splits": splits,
     }
-    path = workspace.data / "cards" / f"{name}.toml"
     text = "# Made from a folder of class folders; yours to edit.\n" + to_toml(values)
-    if name in card_names(workspace) and not (path.is_file() and path.read_text(encoding="utf-8") == text):
-        raise DataError(f"{name} has another card already; take another name, or leave --image-size out to use that card as it is")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    card = _checked(name, text)  # before there is a path of that name
+    path = workspace.data / "cards" / f"{name}.toml"
+    if name in card_names(workspace):
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            raise DataError(f"{name} has another card already; take another name, or leave --image-size out to use that card as it is")
+        return card
+    layout, root = find_layout(card, source, FOLDERS)
+    check_source(card, layout.read(card, root))  # a card that was written could not be made again with another split
     with moved_into_place(path) as aside:
         aside.write_text(text, encoding="utf-8")
+    return card
+
+
+def _checked(name: str, text: str) -> Card:
     try:
-        return load_card(workspace, name)
-    except DataError:
-        path.unlink()  # a name or a size that no card may have
-        raise
+        card = Card.model_validate(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise DataError(f"{name} cannot have a card with these names of classes: {error}; rename their folders") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise DataError(f"{name!r} cannot have a card: field '{'.'.join(map(str, first['loc']))}': {first['msg']}") from error
+    if card.name != name:  # spaces around it
+        raise DataError(f"{name!r} is no name of a dataset, try '{card.name}'")
+    return card
 
 
 def _splits(source: Path, split_file: Path | None, seed: int) -> dict[str, list[str]]:
@@ -85,7 +104,7 @@ def _splits(source: Path, split_file: Path | None, seed: int) -> dict[str, list[
 def _seeded(source: Path, names: Sequence[str], seed: int) -> dict[str, list[str]]:
     if len(names) < len(SPLITS):
         raise DataError(f"{source} has {len(names)} folders of images, expected one for each class and at least {len(SPLITS)} classes")
-    order = sorted(names, key=lambda name: hashlib.sha256(f"{seed} {name}".encode()).digest())
+    order = sorted(names, key=lambda name: hashlib.sha256(f"{seed} {name}".encode(errors="surrogateescape")).digest())
     # At least one class each; what rounding leaves over goes to train.
     n_val, n_test = (max(1, len(names) * share // 100) for share in SHARES[1:])
     n_train = len(names) - n_val - n_test
@@ -105,9 +124,14 @@ def _given(path: Path) -> dict[str, list[str]]:
             if reader.fieldnames != ["class", "split"]:
                 raise DataError(f"{path} has columns {reader.fieldnames}, expected ['class', 'split']")
             for row in reader:
-                if row["split"] not in splits or not row["class"]:
+                if row["split"] not in splits or not row["class"] or len(row) > len(reader.fieldnames):
                     expected = f"a class and one of {', '.join(SPLITS)}"
-                    raise DataError(f"{path}, line {reader.line_num}: expected {expected}, got {row['class']!r}, {row['split']!r}")
+                    raise DataError(f"{path}, line {reader.line_num}: expected {expected}, got {', '.join(map(repr, row.values()))}")
+                place = PureWindowsPath(row["class"])  # which knows the separators of all systems
+                if place.anchor or ".." in place.parts or not place.parts:
+                    raise DataError(
+                        f"{path}, line {reader.line_num}: '{row['class']}' leads out of the folder; expected the name of a class's folder"
+                    )
                 splits[row["split"]].append(row["class"])
     except (csv.Error, UnicodeDecodeError) as error:
         raise DataError(f"{path} is no CSV in UTF-8: {error}") from error

@@ -1,5 +1,6 @@
 """One episode as rows of a store, and what anything that gives episodes by number has."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -29,4 +30,8 @@ class Episodes(Protocol):
 
     def __getitem__(self, index: int) -> Episode:
         """Episode `index`, from 0."""
+        ...
+
+    def draw(self, indices: Sequence[int]) -> list[Episode]:
+        """The episodes of these numbers; many at once may be faster than one by one."""
         ...

@@ -1,6 +1,6 @@
 """Episodes drawn once and for all: any library can show a learner the very same."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Int64
@@ -89,3 +89,7 @@ class FrozenEpisodes:
         parts = (self._classes, *self._support, *self._query)
         classes, support_rows, support_labels, query_rows, query_labels = (part[index].copy() for part in parts)
         return Episode(classes, support_rows, support_labels, query_rows, query_labels)
+
+    def draw(self, indices: Sequence[int]) -> list[Episode]:
+        """The episodes of these numbers."""
+        return [self[index] for index in indices]

@@ -11,6 +11,7 @@ from fewshot_nsl.data import ImageStore
 from fewshot_nsl.episodes.ahead import make_ahead
 from fewshot_nsl.episodes.batch import EpisodeBatch, gather
 from fewshot_nsl.episodes.dataset import EpisodeDataset
+from fewshot_nsl.episodes.episode import Episode
 from fewshot_nsl.episodes.pixels import Pixels
 
 MEMORY_FRACTION = 0.5
@@ -26,8 +27,8 @@ class EpisodeLoader:
     Args:
         dataset: what is iterated.
         device: where the batches are to be.
-        ahead: batches that a thread draws, and gathers from the map, while the caller works; by default 1 for a GPU, 0 for a CPU, whose
-            cores have all their work from the caller.
+        ahead: batches that a thread draws, and gathers from the map, while the caller works; by default 1 for a GPU, 0 for a CPU, where the
+            gather itself takes all cores.
     """
 
     def __init__(self, dataset: EpisodeDataset, device: torch.device, *, ahead: int | None = None) -> None:
@@ -43,16 +44,17 @@ class EpisodeLoader:
 
     def __iter__(self) -> Iterator[EpisodeBatch]:
         """Batches in order."""
-        for finish in make_ahead(self._begin, len(self), self.ahead):
+        drawn = self.dataset.draw_all()
+        for finish in make_ahead(lambda _: self._begin(next(drawn)), len(self), self.ahead):
             yield finish()
 
     def __getitem__(self, index: int) -> EpisodeBatch:
         """Batch `index`, on the device."""
-        return self._begin(index)()
+        return self._begin(self.dataset.draw(index))()
 
-    def _begin(self, index: int) -> Callable[[], EpisodeBatch]:
+    def _begin(self, episodes: list[Episode]) -> Callable[[], EpisodeBatch]:
         """What any thread may do; the rest, which it gives back, is for the caller's, so that the GPU's work is in the caller's order."""
-        episodes, images = self.dataset.draw(index), self._resident
+        images = self._resident
         if images is not None:
             return lambda: gather(episodes, lambda rows: images[rows.to(self.device)].movedim(-1, 1)).to(self.device)
         batch = gather(episodes, self._pixels.read)

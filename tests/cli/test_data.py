@@ -66,7 +66,8 @@ def test_the_librarys_refusals_come_through(tmp_path: Path) -> None:
 def test_a_refusal_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
     done = _process("prepare", "cifar-fs", "--workspace", str(tmp_path))
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("error: cifar-fs is not embedded: give its images with --from PATH, or with --download; to get them: download https://")
+    told = "error: cifar-fs is not embedded: give its images with --from PATH, or with --download; to get them: download https://"
+    assert done.stderr.startswith(told)
     assert done.stderr.count("\n") == 1
 
 

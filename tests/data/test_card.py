@@ -70,3 +70,36 @@ def test_a_card_is_frozen(workspace: Workspace) -> None:
     card = load_card(workspace, "cifar-fs")
     with pytest.raises(ValidationError, match="frozen"):
         card.title = "other"
+
+
+def _rotated(workspace: Workspace) -> Path:
+    """A card `turned` of the quarter turns of the tiny cifar-fs."""
+    text = (workspace.data / "cards" / "cifar-fs.toml").read_text().partition("[splits]")[0]
+    path = workspace.data / "cards" / "turned.toml"
+    path.write_text(text.replace('"cifar-fs"', '"turned"') + 'turns_of = "cifar-fs"\n')
+    return path
+
+
+def test_turns_of_another_card_are_classes_in_its_splits(workspace: Workspace) -> None:
+    _rotated(workspace)
+    card = load_card(workspace, "turned")
+    assert card.splits["val"] == ("bear/rot000", "bear/rot090", "bear/rot180", "bear/rot270")
+    assert card.splits["train"][:5] == ("pear/rot000", "pear/rot090", "pear/rot180", "pear/rot270", "apple/rot000")
+    assert (card.n_classes, card.n_images) == (16, 96)
+
+
+@pytest.mark.parametrize("of", ["nothing", "../cards/cifar-fs"])
+def test_turns_of_no_dataset_are_refused(workspace: Workspace, edit: Callable[[Path, str, str], None], of: str) -> None:
+    edit(_rotated(workspace), 'turns_of = "cifar-fs"', f'turns_of = "{of}"')
+    with pytest.raises(DataError, match=f"no dataset is called '{of}'"):
+        load_card(workspace, "turned")
+
+
+@pytest.mark.parametrize(
+    ("line", "n_images"), [("images_per_class = 6", 24), ("images = 31", 31), ("", None), ("images_per_class = 6\nimages = 24", 24)]
+)
+def test_how_many_images_may_be_known_by_class_in_all_or_not(
+    workspace: Workspace, edit: Callable[[Path, str, str], None], line: str, n_images: int | None
+) -> None:
+    edit(workspace.data / "cards" / "cifar-fs.toml", "images_per_class = 6", line)
+    assert load_card(workspace, "cifar-fs").n_images == n_images

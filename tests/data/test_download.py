@@ -3,11 +3,15 @@
 import hashlib
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
 import threading
+import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from http.client import HTTPMessage
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -16,6 +20,7 @@ from pydantic import ValidationError
 
 import fewshot_nsl
 from fewshot_nsl.data.download import Download, fetch
+from fewshot_nsl.data.part import SafeRedirects
 from fewshot_nsl.errors import DataError
 
 ROOT = Path(fewshot_nsl.__file__).parents[1]
@@ -30,6 +35,8 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.content, self.tag = CONTENT, '"one"'
         self.ranges, self.claim, self.kind = True, 0, "application/octet-stream"
+        self.obeys, self.most = True, len(CONTENT)
+        """Whether If-Range is heeded; bytes of a part at most."""
         self.cuts: list[int] = []
         """Bytes after which each of the next answers breaks off."""
         self.status: list[int] = []
@@ -58,13 +65,17 @@ class Handler(BaseHTTPRequestHandler):
         elif server.status:
             self._begin(server.status.pop(0), {})
         else:
-            same = self.headers.get("If-Range") in (None, server.tag)
+            same = not server.obeys or self.headers.get("If-Range") in (None, server.tag)
             start = int(wanted[len("bytes=") : -1]) if wanted and server.ranges and same else 0
-            end = len(server.content)
+            whole = len(server.content)
+            end = min(whole, start + server.most) if start else whole
             headers = {"Content-Length": str(end - start + server.claim), "Content-Type": server.kind, "ETag": server.tag}
-            self._begin(206 if start else 200, headers | ({"Content-Range": f"bytes {start}-{end - 1}/{end}"} if start else {}))
+            self._begin(
+                206 if start else 200, headers | ({"Content-Range": f"bytes {start}-{end - 1}/{whole + server.claim}"} if start else {})
+            )
             cut = server.cuts.pop(0) if server.cuts else end
-            self.wfile.write(server.content[start : start + cut])
+            with suppress(ConnectionError):  # the other side may have seen enough
+                self.wfile.write(server.content[start : min(end, start + cut)])
 
     def _begin(self, status: int, headers: dict[str, str]) -> None:
         self.send_response(status)
@@ -118,7 +129,9 @@ def test_broken_off_anywhere_it_is_right_in_the_end(server: Server, tmp_path: Pa
 
 def test_what_came_is_kept_when_attempts_run_out_and_the_next_call_goes_on(server: Server, tmp_path: Path) -> None:
     server.cuts = [100_000, 0, 0]
-    with pytest.raises(DataError, match=r"could not be fetched: the connection broke off .*the 100000 bytes that came are kept: run the same"):
+    with pytest.raises(
+        DataError, match=r"could not be fetched: the connection broke off .*the 100000 of 300000 bytes that came are kept: run the same"
+    ):
         _get(server, tmp_path)
     assert _get(server, tmp_path) == CONTENT
     assert server.asked[-1] == "bytes=100000-"
@@ -140,6 +153,7 @@ def test_a_file_that_changed_meanwhile_is_not_spliced(server: Server, tmp_path: 
         _get(server, tmp_path, checksum=None)
     server.content, server.tag = CONTENT[::-1], '"two"'
     assert _get(server, tmp_path, checksum=None) == CONTENT[::-1]
+    assert server.asked == [None, *["bytes=100000-"] * 3]
 
 
 def test_a_damaged_half_gets_another_chance_from_the_start(server: Server, tmp_path: Path) -> None:
@@ -179,13 +193,14 @@ def test_a_length_that_is_too_short_is_seen_by_size_and_checksum(server: Server,
         _get(server, tmp_path)
     with pytest.raises(DataError, match="is offered with 299000 bytes, expected 300000; it is another file"):
         _get(server, tmp_path, checksum=None, size=len(CONTENT))
+    assert _get(server, tmp_path, checksum=None) == CONTENT[:-1000]
 
 
 def test_without_a_length_the_size_is_checked_when_all_has_come(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Handler, "_begin", _without_length(Handler._begin))
     assert _get(server, tmp_path, checksum=None, size=len(CONTENT)) == CONTENT
     server.content = CONTENT[:-5]
-    with pytest.raises(DataError, match="299995 bytes came, expected 300000"):
+    with pytest.raises(DataError, match="299995 bytes, expected 300000"):
         _get(server, tmp_path / "short", checksum=None, size=len(CONTENT))
 
 
@@ -229,7 +244,10 @@ def test_a_redirect_out_of_the_web_reads_nothing(server: Server, tmp_path: Path,
 def test_no_server_at_all_is_a_clear_word(tmp_path: Path) -> None:
     with Server() as server:
         url = server.url
-    with pytest.raises(DataError, match=r"could not be fetched: no network, or the server is away \(.*refused.*; try again later, or .* give it with --from PATH"):
+    with pytest.raises(
+        DataError,
+        match=r"could not be fetched: no network, or the server is away \(.*refused.*; try again later, or .* give it with --from PATH",
+    ):
         fetch(Download(url=url, file="a.zip"), tmp_path, attempts=2, pause=0.0)
 
 
@@ -245,6 +263,7 @@ CHILD = """
 import sys
 from pathlib import Path
 from fewshot_nsl.data.download import Download, fetch
+from fewshot_nsl.data.part import SafeRedirects
 download = Download(url=sys.argv[1], file="a.zip", checksum=sys.argv[3])
 print("ready", flush=True)
 fetch(download, Path(sys.argv[2]), lambda done, total: print(done, flush=True), timeout=20.0)
@@ -294,6 +313,8 @@ def test_two_processes_at_once_fetch_it_once(server: Server, tmp_path: Path) -> 
     [
         ("url", "file:///etc/passwd"),
         ("url", "ftp://example.org/a"),
+        ("url", "https:///a"),
+        ("url", "https://example.org/ä b"),
         ("file", "../a.zip"),
         ("file", "a/b.zip"),
         ("file", ".hidden"),
@@ -306,3 +327,86 @@ def test_two_processes_at_once_fetch_it_once(server: Server, tmp_path: Path) -> 
 def test_what_a_card_may_not_say(field: str, value: object) -> None:
     with pytest.raises(ValidationError, match=field):
         Download.model_validate({"url": "https://example.org/a", "file": "a"} | {field: value})
+
+
+def test_a_server_that_ignores_if_range_is_not_spliced(server: Server, tmp_path: Path) -> None:
+    server.cuts, server.obeys = [100_000, 0, 0], False
+    with pytest.raises(DataError, match="broke off"):
+        _get(server, tmp_path, checksum=None)
+    server.content, server.tag = CONTENT[::-1], '"two"'
+    assert _get(server, tmp_path, checksum=None) == CONTENT[::-1]
+    assert server.asked[-2:] == ["bytes=100000-", None]
+
+
+@pytest.mark.parametrize(("checksum", "size"), [(CHECKSUM, len(CONTENT)), (None, None)])
+def test_a_server_that_sends_less_than_it_was_asked_for_is_asked_for_the_rest(
+    server: Server, tmp_path: Path, checksum: str | None, size: int | None
+) -> None:
+    server.cuts, server.most = [100_000], 70_000
+    assert _get(server, tmp_path, checksum=checksum, size=size) == CONTENT
+    assert server.asked == [None, "bytes=100000-", "bytes=170000-", "bytes=240000-"]
+
+
+def test_a_stream_without_length_that_breaks_off_keeps_its_bytes_where_the_size_is_known(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Handler, "_begin", _without_length(Handler._begin))
+    server.cuts = [100_000]
+    assert _get(server, tmp_path, size=len(CONTENT)) == CONTENT
+    assert server.asked == [None, "bytes=100000-"]
+
+
+def test_a_stream_without_end_is_left_at_the_size(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Handler, "_begin", _without_length(Handler._begin))
+    server.content = CONTENT * 100
+    seen: list[int] = []
+    with pytest.raises(DataError, match="bytes came, expected 300000; what came was thrown away"):
+        fetch(Download(url=server.url, file="a.zip", size=len(CONTENT)), tmp_path, lambda done, _: seen.append(done))
+    assert seen[-1] < 2 * len(CONTENT)
+
+
+def test_killed_before_the_last_step_nothing_is_fetched_again(server: Server, tmp_path: Path) -> None:
+    (tmp_path / ".a.zip.part").write_bytes(CONTENT)
+    assert _get(server, tmp_path, size=len(CONTENT)) == CONTENT
+    assert server.asked == []
+
+
+def test_wrong_bytes_in_several_pieces_are_fetched_twice_and_no_more(server: Server, tmp_path: Path) -> None:
+    server.cuts = [100_000, 200_000] * 9
+    with pytest.raises(DataError, match=r"expected 0{64}; what came was thrown away"):
+        _get(server, tmp_path, checksum=f"sha256:{'0' * 64}")
+    assert server.asked == [None, "bytes=100000-"] * 2
+
+
+def test_a_full_disk_is_said_as_it_is_and_what_came_is_kept(server: Server, tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            _get(server, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert _get(server, tmp_path) == CONTENT
+    assert server.asked == [None, "bytes=150000-"]
+
+
+def test_without_a_network_nobody_waits(tmp_path: Path) -> None:
+    with Server() as server:
+        url = server.url
+    with pytest.raises(DataError, match="no network, or the server is away"):
+        fetch(Download(url=url, file="a.zip"), tmp_path, pause=1e9)
+
+
+@pytest.mark.parametrize(("old", "new"), [("https", "http"), ("https", "ftp"), ("http", "ftp")])
+def test_a_redirect_to_a_less_safe_place_is_refused(old: str, new: str) -> None:
+    with pytest.raises(DataError, match=f"{old}://example.org/a leads to {new}://example.org/b, which is not as safe"):
+        SafeRedirects().redirect_request(
+            urllib.request.Request(f"{old}://example.org/a"), None, 302, "", HTTPMessage(), f"{new}://example.org/b"
+        )
+
+
+def test_redirects_that_lead_in_a_circle_are_refused_in_one_line(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Handler, "do_GET", lambda self: self._begin(302, {"Location": self.server.url}))
+    with pytest.raises(DataError, match="infinite loop") as caught:
+        _get(server, tmp_path)
+    assert "\n" not in str(caught.value)

@@ -56,7 +56,7 @@ def test_an_archive_is_fetched_and_read_as_it_is(workspace: Workspace, cifar_arc
 def test_an_archive_is_unpacked_where_the_card_says_so(workspace: Workspace, cifar_folders: Path, publish: Publish) -> None:
     publish("mini-imagenet", cifar_folders / "cifar100" / "data", "unpack = true")
     folder = download_dataset(workspace, "mini-imagenet")
-    assert len(prepare(workspace, "mini-imagenet", folder / "data").labels) == 24
+    assert len(prepare(workspace, "mini-imagenet", folder / "data" / "data").labels) == 24
 
 
 def test_a_dataset_without_downloads_is_refused(workspace: Workspace) -> None:

@@ -1,5 +1,6 @@
 import multiprocessing
 import pickle
+from collections.abc import Sequence
 from dataclasses import fields
 
 import numpy as np
@@ -93,14 +94,31 @@ def test_supports_lie_together_in_memory_and_so_do_queries(dataset: EpisodeDatas
         assert flat.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_what_draws_one_by_one_gives_the_same_batches(tiny_store: ImageStore, sampler: EpisodeSampler) -> None:
-    class OneByOne:
+@pytest.mark.parametrize(("episodes", "tasks"), [(7, 2), (150, 7), (150, 100), (130, 1), (64, 64), (0, 3)])
+def test_all_that_is_drawn_in_order_is_drawn_one_by_one_too(
+    tiny_store: ImageStore, sampler: EpisodeSampler, episodes: int, tasks: int
+) -> None:
+    dataset = EpisodeDataset(tiny_store, sampler, episodes, tasks, start=9)
+    batches = list(dataset.draw_all())
+    assert len(batches) == len(dataset)
+    for i, batch in enumerate(batches):
+        alone = dataset.draw(i)
+        assert len(batch) == len(alone)
+        for a, b in zip(batch, alone, strict=True):
+            assert all(np.array_equal(getattr(a, name), getattr(b, name)) for name in vars(a))
+
+
+def test_episodes_of_ones_own_are_taken(tiny_store: ImageStore, sampler: EpisodeSampler) -> None:
+    class Own:
         rows = sampler.rows
 
         def __getitem__(self, index: int) -> Episode:
             return sampler[index]
 
-    plain = EpisodeDataset(tiny_store, OneByOne(), episodes=7, tasks=2, start=5)
+        def draw(self, indices: Sequence[int]) -> list[Episode]:
+            return [self[index] for index in indices]
+
+    plain = EpisodeDataset(tiny_store, Own(), episodes=7, tasks=2, start=5)
     several = EpisodeDataset(tiny_store, sampler, episodes=7, tasks=2, start=5)
     assert all(_same(plain[i], several[i]) for i in range(4))
 

@@ -85,20 +85,19 @@ def _in_zip(path: Path) -> dict[str, _Drawings]:
             if large := next((member for member in members if member.file_size > _MOST_BYTES), None):
                 raise DataError(f"{path}: {large.filename} has {large.file_size} bytes, no drawing of Omniglot; get a fresh copy")
             return _by_class({member.filename: archive.read(member) for member in members})
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError) as error:  # ValueError: a name that is no text
         raise DataError(f"{path} is no whole zip ({error}); download it again, then prepare again") from error
 
 
 def _in_folder(path: Path) -> dict[str, _Drawings]:
-    files = (file for file in sorted(path.glob("*/character*/*.png")) if not file.name.startswith("."))
-    return _by_class({file.relative_to(path.parent).as_posix(): file.read_bytes() for file in files})
+    return _by_class({file.relative_to(path.parent).as_posix(): file.read_bytes() for file in sorted(path.glob("*/character*/*.png"))})
 
 
 def _by_class(drawings: _Drawings) -> dict[str, _Drawings]:
     classes: dict[str, dict[str, bytes]] = {}
     for origin, content in drawings.items():
         parts: Sequence[str] = PurePosixPath(origin).parts
-        if len(parts) == 4:  # what macOS adds lies deeper
+        if len(parts) == 4 and not parts[3].startswith("."):  # what macOS adds lies deeper, or is hidden
             classes.setdefault("/".join(parts[1:3]), {})[origin] = content
     return dict(classes)
 

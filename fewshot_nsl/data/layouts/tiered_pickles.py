@@ -37,10 +37,11 @@ def _read(card: Card, root: Path) -> Source:
     if absent:
         raise DataError(f"{root} has no {', '.join(absent)}; to get {card.name}: {card.how_to_get}")
     ids = _wordnet_ids(card, root)
-    images = Latest(lambda split: _read_images(root / f"{split}_images_png.pkl"))
+    labels = {split: _read_labels(root / f"{split}_labels.pkl") for split in SPLITS}
+    images = Latest(lambda split: _read_images(root / f"{split}_images_png.pkl", sum(map(len, labels[split].values()))))
     classes = []
     for split in SPLITS:
-        for name, places in _read_labels(root / f"{split}_labels.pkl").items():
+        for name, places in labels[split].items():
             origins = tuple(f"{split}_images_png.pkl#{place}" for place in places)
             classes.append(SourceClass(split, ids.get(name, name), origins, partial(_load, card, images, split, places, root)))
     return Source(TIERED_PICKLES.name, classes)
@@ -60,8 +61,6 @@ def _wordnet_ids(card: Card, root: Path) -> dict[str, str]:
 def _load(card: Card, images: Latest[list[object]], split: str, places: list[int], root: Path) -> Images:
     files = images(split)
     name = f"{root / split}_images_png.pkl"
-    if max(places) >= len(files):
-        raise DataError(f"{name} has {len(files)} images, fewer than its labels say; get a fresh copy, then prepare again")
 
     def decode(place: int) -> np.ndarray:
         content = files[place]
@@ -73,11 +72,13 @@ def _load(card: Card, images: Latest[list[object]], split: str, places: list[int
     return decode_each(places, decode, (card.image_size, card.image_size, card.channels))
 
 
-def _read_images(path: Path) -> list[object]:
+def _read_images(path: Path, n: int) -> list[object]:
     with path.open("rb") as file:
         content = load_plain_pickle(file, str(path))
     if not isinstance(content, list):
         raise DataError(f"{path} is no list of PNG files; get a fresh copy, then prepare again")
+    if len(content) != n:  # those of another split, perhaps
+        raise DataError(f"{path} has {len(content)} images, but its labels are {n}; get a fresh copy, then prepare again")
     return content
 
 
@@ -86,11 +87,18 @@ def _read_labels(path: Path) -> dict[str, list[int]]:
     with path.open("rb") as file:
         content = load_plain_pickle(file, str(path))
     values = texts(content) if isinstance(content, dict) else {}
-    labels, names = np.asarray(values.get("label_specific", ())), values.get("label_specific_str")
-    if labels.dtype.kind not in "iu" or labels.ndim != 1 or not isinstance(names, list):
+    labels, names = values.get("label_specific"), values.get("label_specific_str")
+    numbers = labels.tolist() if isinstance(labels, np.ndarray) else labels
+    if not isinstance(numbers, list) or not all(type(number) is int for number in numbers) or not isinstance(names, list):
         raise DataError(f"{path} has no label_specific and label_specific_str; get a fresh copy, then prepare again")
-    texts_ = [name.decode(errors="replace") if isinstance(name, bytes) else str(name) for name in names]
-    return {name: np.flatnonzero(labels == i).tolist() for i, name in enumerate(texts_)}
+    if not all(0 <= number < len(names) for number in numbers):
+        raise DataError(f"{path} gives an image a class that it does not name; get a fresh copy, then prepare again")
+    places: list[list[int]] = [[] for _ in names]
+    for place, number in enumerate(numbers):
+        places[number].append(place)
+    return {
+        name.decode(errors="replace") if isinstance(name, bytes) else str(name): found for name, found in zip(names, places, strict=True)
+    }
 
 
 TIERED_PICKLES = Layout(

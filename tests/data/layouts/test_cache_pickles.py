@@ -2,14 +2,15 @@ import os
 import pickle
 import weakref
 from collections.abc import Callable, Mapping
+from io import BufferedIOBase
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from fewshot_nsl.data import load_card, prepare
-from fewshot_nsl.data.layouts import cache_pickles as module
 from fewshot_nsl.data.layouts.cache_pickles import CACHE_PICKLES
+from fewshot_nsl.data.pickles import load_plain_pickle
 from fewshot_nsl.errors import DataError
 from fewshot_nsl.workspace import Workspace
 
@@ -106,14 +107,14 @@ def test_a_class_in_two_pickles_is_refused(imagenet: Workspace, cache_pickles: P
         prepare(imagenet, "mini-imagenet", cache_pickles)
     places = {BEAR: list(range(6)), ROAD: list(range(6))}
     _path(cache_pickles, "test").write_bytes(pickle.dumps({"image_data": IMAGES, "class_dict": places}))
-    with pytest.raises(DataError, match="mini-imagenet has 24 images, but the .* layout has 30"):
+    with pytest.raises(DataError, match=r"mini-imagenet has 24 images, but the .* layout has 30"):
         prepare(imagenet, "mini-imagenet", cache_pickles)
 
 
 def test_a_missing_and_a_cut_pickle_are_named(imagenet: Workspace, cache_pickles: Path) -> None:
     path = _path(cache_pickles, "test")
     path.write_bytes(path.read_bytes()[:-1000])
-    with pytest.raises(DataError, match="mini-imagenet-cache-test.pkl is not a whole pickle"):
+    with pytest.raises(DataError, match=r"mini-imagenet-cache-test.pkl is not a whole pickle"):
         prepare(imagenet, "mini-imagenet", cache_pickles)
     path.unlink()
     with pytest.raises(DataError, match=r"has no mini-imagenet-cache-test.pkl; to get mini-imagenet: ask a friend"):
@@ -123,16 +124,16 @@ def test_a_missing_and_a_cut_pickle_are_named(imagenet: Workspace, cache_pickles
 def test_images_of_one_split_are_in_memory_at_a_time(
     imagenet: Workspace, cache_pickles: Path, photographs: Mapping[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read, kept = module.load_plain_pickle, list[weakref.ref[np.ndarray]]()
+    kept: list[weakref.ref[np.ndarray]] = []
 
-    def watched(file: object, name: str) -> object:
+    def watched(file: BufferedIOBase, name: str) -> object:
         assert all(each() is None for each in kept), f"{name} is read while another is in memory"
-        content = read(file, name)  # type: ignore[arg-type]
+        content = load_plain_pickle(file, name)
         assert isinstance(content, dict)
         kept.append(weakref.ref(content["image_data"]))
         return content
 
-    monkeypatch.setattr(module, "load_plain_pickle", watched)
+    monkeypatch.setattr("fewshot_nsl.data.layouts.cache_pickles.load_plain_pickle", watched)
     source = CACHE_PICKLES.read(load_card(imagenet, "mini-imagenet"), cache_pickles)
     for each in source.classes:
         np.testing.assert_array_equal(each.load(), photographs[each.name])

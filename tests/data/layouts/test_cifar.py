@@ -56,7 +56,7 @@ def test_no_source_an_absent_one_and_an_unknown_layout_say_how_to_get_it(workspa
     with pytest.raises(DataError, match=r"absent does not exist; .*ask a friend"):
         prepare(workspace, "cifar-fs", tmp_path / "absent")
     with pytest.raises(
-        DataError, match=r"is in no layout known for cifar-fs: expected cifar100/ .*; or cifar-100-python.tar.gz.*ask a friend"
+        DataError, match=r"is in no layout known for cifar-fs: expected cifar100/ .*; or cifar-100-python.tar.*ask a friend"
     ):
         prepare(workspace, "cifar-fs", tmp_path)
 

@@ -174,7 +174,10 @@ def test_damage_is_refused_wherever_it_shows(imagenet: Workspace, folder: Path, 
         (b"[1]", "val_labels.json is no list of classes"),
         (b"[]", f"split 'val' has 0 classes .*missing: {BEAR}"),
         *(
-            (json.dumps([BEAR, name]).encode(), rf"val_labels.json names the class {re.escape(repr(name))}, which the card .* not have in 'val'")
+            (
+                json.dumps([BEAR, name]).encode(),
+                rf"val_labels.json names the class {re.escape(repr(name))}, which the card .* not have in 'val'",
+            )
             for name in (ROAD, "../datasets/n01855672", ".", "/elsewhere/n01855672", "", "a\0b", "\ud800")
         ),
     ],
@@ -199,7 +202,7 @@ def test_a_class_is_read_when_it_is_loaded(imagenet: Workspace, folder: Path, ph
     for each in source.classes:
         np.testing.assert_array_equal(each.load(), photographs[each.name])
     (folder / "test_data.hdf5").unlink()
-    with pytest.raises(DataError, match="test_data.hdf5 is no whole HDF5 file"):
+    with pytest.raises(DataError, match=r"test_data.hdf5 is no whole HDF5 file"):
         source.classes[-1].load()
 
 
@@ -212,7 +215,7 @@ def test_without_h5py_it_says_what_to_install(imagenet: Workspace, folder: Path,
         return real(name, *arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(DataError, match="train_data.hdf5 is HDF5, which h5py reads; run: pip install h5py"):
+    with pytest.raises(DataError, match=r"train_data.hdf5 is HDF5, which h5py reads; run: pip install h5py"):
         prepare(imagenet, "mini-imagenet", folder)
 
 
