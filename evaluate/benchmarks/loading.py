@@ -30,7 +30,7 @@ from fewshot_nsl.episodes import EpisodeDataset, EpisodeLoader, EpisodeSampler
 from fewshot_nsl.workspace import open_workspace
 
 N_WAY, N_SHOT, N_QUERY = 5, 5, 15
-EPISODES, TASKS = 200, 4
+EPISODES, TASKS = 200, 10
 """Episodes of a round, and of a batch."""
 
 CLASSES = dict(zip(SPLITS, (64, 16, 20), strict=True))

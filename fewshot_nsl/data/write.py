@@ -1,8 +1,7 @@
 """Writing a store's files: one class in memory at a time, in canonical order."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -38,8 +37,8 @@ def write_store(card: Card, source: Source, folder: Path, progress: Progress | N
     # Written as a stream: on a full disk that is an error to report, where writing to a memory map would kill the process.
     with (folder / IMAGES_FILE).open("wb") as file:
         _write_header(file, shape)
-        for each, loaded in _loaded(sorted(source.classes, key=lambda each: (SPLITS.index(each.split), each.name))):
-            images, class_rows = _in_canonical_order(each, loaded, shape)
+        for each in sorted(source.classes, key=lambda each: (SPLITS.index(each.split), each.name)):
+            images, class_rows = _in_canonical_order(each, shape)
             file.write(images.tobytes())
             rows.extend(class_rows)
             if each.split == "train":
@@ -80,18 +79,9 @@ def _write_header(file: BinaryIO, shape: tuple[int, int, int, int]) -> None:
     np.lib.format.write_array_header_1_0(file, header)
 
 
-def _loaded(classes: Sequence[SourceClass]) -> Iterator[tuple[SourceClass, Images]]:
-    """Each class with its images; while one is put in order and written, the next is decoded."""
-    with ThreadPoolExecutor(max_workers=1) as ahead:
-        following = [ahead.submit(each.load) for each in classes[:1]]
-        for i, each in enumerate(classes):
-            images = following.pop().result()
-            following += [ahead.submit(after.load) for after in classes[i + 1 : i + 2]]
-            yield each, images
-
-
-def _in_canonical_order(each: SourceClass, images: Images, shape: tuple[int, int, int, int]) -> tuple[Images, list[Row]]:
+def _in_canonical_order(each: SourceClass, shape: tuple[int, int, int, int]) -> tuple[Images, list[Row]]:
     """A class's images sorted by pixel digest (equal images by origin), and the rows that describe them."""
+    images = each.load()
     expected = (len(each.origins), *shape[1:])
     if images.shape != expected:
         raise DataError(f"class {each.name}: the source gave images {list(images.shape)}, expected {list(expected)}")

@@ -99,6 +99,7 @@ def test_folders_of_splits_give_the_split(workspace: Workspace, by_split: Path) 
         ("class,split\n,train\n", r"split.csv, line 2: expected a class and one of"),
         ("class,split\na,train,x\n", r"split.csv, line 2: expected a class and one of"),
         ("class,split\n../outside,train\n", r"split.csv, line 2: '../outside' leads out of the folder"),
+        ("class,split\n.,train\n", r"split.csv, line 2: '.' leads out of the folder"),
         ("class,split\n/etc,train\n", r"split.csv, line 2: '/etc' leads out of the folder"),
         ("class,split\na,train\nb,val\nc,test\na,test\n", r"a class belongs to one split, once; repeated: a"),
         ("class,split\na,train\na,train\nb,val\nc,test\n", r"a class belongs to one split, once; repeated: a"),

@@ -10,7 +10,14 @@ import pytest
 FOLDER = Path(__file__).parents[2] / "evaluate" / "benchmarks"
 
 
-@pytest.mark.parametrize(("script", "arguments", "figures"), [("similarity.py", ["--sizes", "8x16x24"], 13)])
+@pytest.mark.parametrize(
+    ("script", "arguments", "figures"),
+    [
+        ("similarity.py", ["--sizes", "8x16x24"], 13),
+        ("loading.py", ["--images-per-class", "20"], 3),
+        ("preparing.py", ["--images", "60"], 3),
+    ],
+)
 def test_a_benchmark_runs_alone_and_ends_with_a_line_of_json_a_figure(script: str, arguments: list[str], figures: int) -> None:
     command = [sys.executable, str(FOLDER / script), "--rounds", "1", "--device", "cpu", *arguments]
     done = subprocess.run(command, check=True, capture_output=True, text=True)

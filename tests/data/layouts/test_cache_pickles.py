@@ -83,7 +83,7 @@ def test_another_content_is_refused(imagenet: Workspace, cache_pickles: Path, co
         [0, 1, 2, 3, 4, None],
         [[0, 1], [2, 3], [4, 5]],
         [0, 1, [2, 3]],
-        [0, 1, 2, 3, 4, True],
+        [0, 2, 3, 4, 5, True],
         "012345",
         5,
         {0: 1},

@@ -87,7 +87,7 @@ def _png(ink: np.ndarray) -> bytes:
 
 
 def _zip(path: Path, members: Drawings) -> None:
-    with zipfile.ZipFile(path, "w") as archive:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in members.items():
             archive.writestr(name, content)
 
@@ -143,6 +143,7 @@ def test_one_part_alone_is_found_by_its_own_path(omniglot: Workspace, zips: Path
         "images_background/Greek/character01/._0000_01.png",
         "images_background/Greek/character01/notes.txt",
         "images_background/Greek/character01/",
+        "images_background/Greek/character01/old/0000_01.png",
         "images_background/Greek/cover.png",
         "images_background/Klingon/character01/0000_01.png",
         "../outside/Klingon/0000_01.png",
@@ -194,8 +195,14 @@ def _cut(content: bytes) -> bytes:
     return content[: len(content) // 2]
 
 
-def _flip_in_the_first_drawing(content: bytes) -> bytes:
-    return content[:100] + bytes([content[100] ^ 1]) + content[101:]
+def _of_another_sum(content: bytes) -> bytes:
+    place = content.index(b"PK\x01\x02") + 16
+    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+
+
+def _of_no_deflate(content: bytes) -> bytes:
+    place = content.index(b".png") + 4
+    return content[:place] + b"\xff" + content[place + 1 :]
 
 
 def _encrypted(content: bytes) -> bytes:
@@ -220,14 +227,14 @@ def _of_no_text(content: bytes) -> bytes:
     return content[: place + 9] + b"\x08" + content[place + 10 : place + 46] + b"\xff" + content[place + 47 :]
 
 
-def _beginning_elsewhere(content: bytes) -> bytes:
-    """The first drawing is said to lie far behind the end."""
-    place = content.index(b"PK\x01\x02") + 42
-    return content[:place] + b"\xff\xff\xff\x7f" + content[place + 4 :]
+def _without_its_beginning(content: bytes) -> bytes:
+    """The table is said to begin later than it does, so that the drawings would begin before the file."""
+    place = content.index(b"PK\x05\x06") + 17
+    return content[:place] + bytes([content[place] + 1]) + content[place + 1 :]
 
 
 @pytest.mark.parametrize(
-    "damage", [_no_zip, _of_no_text, _beginning_elsewhere, _cut, _flip_in_the_first_drawing, _encrypted, _of_unknown_compression]
+    "damage", [_no_zip, _of_no_text, _without_its_beginning, _cut, _of_another_sum, _of_no_deflate, _encrypted, _of_unknown_compression]
 )
 def test_a_damaged_zip_is_refused(omniglot: Workspace, zips: Path, damage: Callable[[bytes], bytes]) -> None:
     path = zips / "images_background.zip"
