@@ -79,7 +79,7 @@ def bare_gather(store: ImageStore, loader: EpisodeLoader) -> Work:
 
     def work() -> None:
         for rows in batches:
-            images[rows]
+            _ = images[rows]  # kept until the next is there, as `exhaust` and any training loop keep theirs
 
     return work
 

@@ -2,8 +2,8 @@
 
     python evaluate/benchmarks/preparing.py [--images 6000] [--rounds 3]
 
-JPEGs of 500x375, made up, in 20 class folders, are prepared at 84x84. The peer decodes and resizes the same files, in as many threads as there
-are processors, and keeps nothing. Ends with one line of JSON a figure.
+JPEGs of 500x375, made up, in 20 class folders, are prepared at 84x84. The peer decodes and resizes the same files, in as many threads as
+there are processors, and keeps nothing. Ends with one line of JSON a figure.
 """
 
 import argparse

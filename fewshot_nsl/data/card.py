@@ -3,6 +3,7 @@
 import tomllib
 from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -15,6 +16,9 @@ SPLITS = ("train", "val", "test")
 """Base, validation and novel classes, in the order in which a store keeps them."""
 
 Augmentation = Literal["crop", "flip", "colour"]
+
+TAKEN = ("cards", "downloads")
+"""Folders in `data/` that hold no store."""
 
 QUARTER_TURNS = ("rot000", "rot090", "rot180", "rot270")
 """Endings of the classes `<class>/<turn>` of a dataset whose card says `turns_of`: degrees, counterclockwise."""
@@ -43,6 +47,13 @@ class Card(BaseModel):
     downloads: tuple[Download, ...] = Field(default=(), description="what `data prepare NAME --download` fetches")
     splits: Mapping[str, tuple[str, ...]] = Field(description="split -> its class names")
 
+    @field_validator("name")
+    @classmethod
+    def _not_taken(cls, name: str) -> str:
+        if name in TAKEN:
+            raise ValueError(f"data/{name} is something else; take another name")
+        return name
+
     @field_validator("splits")
     @classmethod
     def _each_class_in_one_split(cls, splits: Mapping[str, tuple[str, ...]]) -> Mapping[str, tuple[str, ...]]:
@@ -52,6 +63,9 @@ class Card(BaseModel):
         counts = Counter(name for names in splits.values() for name in names)
         if repeated := sorted(name for name, count in counts.items() if count > 1):
             raise ValueError(f"a class belongs to one split, once; repeated: {', '.join(repeated)}")
+        # A class's name is that of a folder in the layouts that have folders.
+        if wrong := [name for name in counts if not Path(name).parts or Path(name).anchor or ".." in Path(name).parts]:
+            raise ValueError(f"a class is named as a folder may be, and not {wrong[0]!r}")
         return splits
 
     @property
@@ -83,7 +97,10 @@ def load_card(workspace: Workspace, name: str) -> Card:
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
         if "turns_of" in values:
-            values["splits"] = _turned(load_card(workspace, values.pop("turns_of")))
+            turned = values.pop("turns_of")
+            if turned == name:
+                raise DataError(f"{path}: field 'turns_of': a dataset is not the turns of itself")
+            values["splits"] = _turned(load_card(workspace, turned))
         card = Card.model_validate(values)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise DataError(f"{path} is not a TOML file: {error}") from error

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Int64, UInt8
 
-from fewshot_nsl.data.card import SPLITS
+from fewshot_nsl.data.card import SPLITS, TAKEN
 from fewshot_nsl.data.record import IMAGES_FILE, INDEX_FILE, RECORD_FILE, StoreRecord, damaged, read_record
 from fewshot_nsl.errors import DataError
 from fewshot_nsl.workspace import Workspace
@@ -64,11 +64,11 @@ class ImageStore:
 
 def prepared_stores(workspace: Workspace) -> list[str]:
     """Sorted names of the datasets that are prepared in `workspace`."""
-    # Folders being written, and those left by a killed process, start with a dot; data/cards holds the cards.
+    # Folders being written, and those left by a killed process, start with a dot.
     return sorted(
         path.parent.name
         for path in workspace.data.glob(f"*/{RECORD_FILE}")
-        if not path.parent.name.startswith(".") and path.parent.name != "cards"
+        if not path.parent.name.startswith(".") and path.parent.name not in TAKEN
     )
 
 

@@ -55,6 +55,10 @@ def test_an_unknown_name_lists_the_valid_ones(workspace: Workspace, name: str) -
         ('val = ["bear"]', "val = []", r"cifar-fs.toml: field 'splits': .*train, val, test.* 0 in val"),
         ('val = ["bear"]', 'dev = ["bear"]', r"cifar-fs.toml: field 'splits': .*1 in dev"),
         ('name = "cifar-fs"', 'name = "other"', r"cifar-fs.toml: field 'name' is 'other', expected 'cifar-fs'"),
+        ('val = ["bear"]', 'val = ["../bear"]', r"cifar-fs.toml: field 'splits': .*named as a folder may be, and not '../bear'"),
+        ('val = ["bear"]', 'val = ["/bear"]', r"named as a folder may be, and not '/bear'"),
+        ('val = ["bear"]', 'val = [""]', r"named as a folder may be, and not ''"),
+        ("[splits]", 'turns_of = "cifar-fs"\n[splits]', r"field 'turns_of': a dataset is not the turns of itself"),
         ("channels = 3", "channels", r"cifar-fs.toml is not a TOML file"),
     ],
 )
@@ -103,3 +107,10 @@ def test_how_many_images_may_be_known_by_class_in_all_or_not(
 ) -> None:
     edit(workspace.data / "cards" / "cifar-fs.toml", "images_per_class = 6", line)
     assert load_card(workspace, "cifar-fs").n_images == n_images
+
+
+def test_folders_of_data_that_hold_no_store_are_no_datasets(workspace: Workspace) -> None:
+    text = (workspace.data / "cards" / "cifar-fs.toml").read_text()
+    (workspace.data / "cards" / "downloads.toml").write_text(text.replace('"cifar-fs"', '"downloads"'))
+    with pytest.raises(DataError, match=r"field 'name': .*data/downloads is something else; take another name"):
+        load_card(workspace, "downloads")

@@ -20,6 +20,9 @@ from fewshot_nsl.errors import DataError
 if TYPE_CHECKING:
     import h5py
 
+_MOST = 10**6
+"""Images of a class: a small file can claim to hold any number."""
+
 _GROUP = "datasets"
 
 
@@ -69,7 +72,7 @@ def _sizes(card: Card, path: Path, names: list[str]) -> Mapping[str, int]:
         for name in names:
             array = _array(file, path, name)
             found = list(array.shape or ())  # None where there is nothing
-            if array.dtype != np.uint8 or found[1:] != shape:
+            if array.dtype != np.uint8 or found[1:] != shape or found[0] > _MOST:
                 raise DataError(f"{path}: '{name}' holds {array.dtype} {found}, expected uint8 [n, {str(shape)[1:]}")
             sizes[name] = len(array)
     return sizes
