@@ -143,6 +143,8 @@ def _untar_stream(file: BufferedIOBase, filled: _Filled) -> None:
 def _unzip(archive: Path, filled: _Filled) -> None:
     with zipfile.ZipFile(archive) as packed:
         for member in packed.infolist():
+            if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise ValueError("it is compressed in an unusual way")  # whose damage Python may not know how to tell
             if S_IFMT(member.external_attr >> 16) not in (0, S_IFREG, S_IFDIR):
                 filled.refuse(member.filename)
             if member.is_dir():

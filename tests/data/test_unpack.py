@@ -118,6 +118,13 @@ def test_a_link_in_a_zip_is_refused(tmp_path: Path) -> None:
         unpack(tmp_path / "a.zip", tmp_path / "out")
 
 
+def test_a_zip_of_an_unusual_compression_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_BZIP2) as archive:
+        archive.writestr("a", b"a" * 100)
+    with pytest.raises(DataError, match=r"a\.zip cannot be unpacked \(it is compressed in an unusual way\)"):
+        unpack(tmp_path / "a.zip", tmp_path / "out")
+
+
 def test_a_tar_that_ends_with_a_zip_is_a_tar(tmp_path: Path) -> None:
     inner = _zip(tmp_path / "inner.zip", FILES).read_bytes()
     assert _files(unpack(_tar(tmp_path / "a.tar", "w", {"inner.zip": inner}), tmp_path / "out")) == {"inner.zip": inner}

@@ -82,6 +82,8 @@ def _in_zip(path: Path) -> dict[str, _Drawings]:
     try:
         with zipfile.ZipFile(path) as archive:
             members = [member for member in archive.infolist() if member.filename.endswith(".png")]
+            if any(member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for member in members):
+                raise ValueError("it is compressed in an unusual way")  # whose damage Python may not know how to tell
             if large := next((member for member in members if member.file_size > _MOST_BYTES), None):
                 raise DataError(f"{path}: {large.filename} has {large.file_size} bytes, no drawing of Omniglot; get a fresh copy")
             return _by_class({member.filename: archive.read(member) for member in members})
