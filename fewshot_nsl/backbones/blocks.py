@@ -5,6 +5,7 @@ from itertools import pairwise
 
 from torch import nn
 
+from fewshot_nsl.backbones.pooled import NormReluPool2d
 from fewshot_nsl.errors import ConfigurationError
 
 Convolution = Callable[..., nn.Module]
@@ -27,7 +28,8 @@ def stage(in_channels: int, out_channels: int, depth: int, convolution: Convolut
     """`depth` blocks and a 2x2 max-pooling: `[n, in_channels, h, w]` to `[n, out_channels, h // 2, w // 2]`."""
     sizes = [in_channels] + depth * [out_channels]
     layers = [layer for i, o in pairwise(sizes) for layer in block(i, o, convolution)]
-    return nn.Sequential(*layers, nn.MaxPool2d(2))
+    # The last BN pools too. Its place, and so the names of all weights, are those of a plain BN, ReLU and max-pooling.
+    return nn.Sequential(*layers[:-2], NormReluPool2d(out_channels))
 
 
 def stages(in_channels: int, widths: Sequence[int], depths: Sequence[int], convolution: Convolution) -> nn.Sequential:

@@ -18,7 +18,8 @@ def test_a_block_is_convolution_normalisation_and_relu() -> None:
 @pytest.mark.parametrize("size", [8, 9])
 def test_a_stage_is_blocks_and_one_pooling(size: int) -> None:
     layers = stage(3, 5, 2, nn.Conv2d)
-    assert [type(layer).__name__ for layer in layers] == 2 * ["Conv2d", "BatchNorm2d", "ReLU"] + ["MaxPool2d"]
+    assert [type(layer).__name__ for layer in layers] == ["Conv2d", "BatchNorm2d", "ReLU", "Conv2d", "NormReluPool2d"]
+    assert {name.split(".")[0] for name in layers.state_dict()} == {"0", "1", "3", "4"}  # as of plain layers, one after another
     assert layers(torch.zeros(2, 3, size, size)).shape == (2, 5, 4, 4)
 
 

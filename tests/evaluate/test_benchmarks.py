@@ -15,6 +15,7 @@ FOLDER = Path(__file__).parents[2] / "evaluate" / "benchmarks"
     [
         ("similarity.py", ["--sizes", "8x16x24"], 13),
         ("loading.py", ["--images-per-class", "20"], 3),
+        ("pooling.py", ["--sizes", "4x32"], 2),
         ("preparing.py", ["--images", "60"], 3),
     ],
 )

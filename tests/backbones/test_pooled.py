@@ -1,0 +1,89 @@
+from copy import deepcopy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fewshot_nsl.backbones.pooled import NormReluPool2d
+
+SIGNS = {"rising": 1.0, "falling": -1.0, "mixed": None}
+
+
+def _pair(sign: float | None, dtype: torch.dtype = torch.float32) -> tuple[nn.Sequential, NormReluPool2d]:
+    """The plain three, and ours, with the same random parameters and statistics."""
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.BatchNorm2d(6), nn.ReLU(), nn.MaxPool2d(2)).to(dtype)
+    norm = plain[0]
+    assert isinstance(norm, nn.BatchNorm2d)
+    with torch.no_grad():
+        norm.weight.normal_().mul_(1 if sign is None else sign * norm.weight.sign())
+        norm.bias.normal_()
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        norm.running_mean.normal_()
+        norm.running_var.uniform_(0.1, 3)
+    ours = NormReluPool2d(6).to(dtype)
+    ours.load_state_dict(deepcopy(norm.state_dict()))
+    return plain, ours
+
+
+def _gradients(module: nn.Module, images: Tensor) -> list[Tensor]:
+    images = images.clone().requires_grad_()
+    (module(images) ** 2).sum().backward()
+    assert images.grad is not None
+    return [images.grad, *(parameter.grad for parameter in module.parameters() if parameter.grad is not None)]
+
+
+@pytest.mark.parametrize("sign", SIGNS.values(), ids=SIGNS.keys())
+@pytest.mark.parametrize("size", [(8, 8), (7, 5)])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_with_fixed_statistics_it_is_the_plain_three_to_the_last_bit(
+    sign: float | None, size: tuple[int, int], layout: torch.memory_format
+) -> None:
+    plain, ours = _pair(sign)
+    images = torch.randn(4, 6, *size).contiguous(memory_format=layout)
+    assert torch.equal(ours.eval()(images), plain.eval()(images))
+    for gradient, expected in zip(_gradients(ours, images), _gradients(plain, images), strict=True):
+        torch.testing.assert_close(gradient, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("sign", SIGNS.values(), ids=SIGNS.keys())
+def test_in_training_it_is_the_plain_three_to_the_last_bit(sign: float | None) -> None:
+    plain, ours = _pair(sign)
+    images = torch.randn(4, 6, 8, 8)
+    assert torch.equal(ours(images), plain(images))
+    assert all(torch.equal(a, b) for a, b in zip(_gradients(ours, images), _gradients(plain, images), strict=True))
+    norm = plain[0]
+    assert all(torch.equal(ours.state_dict()[name], value) for name, value in norm.state_dict().items())
+
+
+@pytest.mark.parametrize("sign", SIGNS.values(), ids=SIGNS.keys())
+def test_second_derivatives_agree(sign: float | None) -> None:
+    _, ours = _pair(sign, torch.float64)
+    images = torch.randn(1, 6, 4, 4, dtype=torch.float64, requires_grad=True)
+    ours.eval().requires_grad_(requires_grad=False)
+    assert torch.autograd.gradgradcheck(lambda images: ours(images).square(), (images,))
+
+
+def test_many_weights_at_once_through_torch_func() -> None:
+    _, ours = _pair(None)
+    ours.eval()
+    images = torch.randn(4, 6, 8, 8)
+    weights = torch.randn(3, 6)
+
+    def output(weight: Tensor) -> Tensor:
+        return torch.func.functional_call(ours, {"weight": weight}, (images,))
+
+    together = torch.func.vmap(output)(weights)
+    for weight, each in zip(weights, together, strict=True):
+        torch.testing.assert_close(each, output(weight), rtol=1e-5, atol=1e-5)
+
+
+def test_where_all_four_are_below_zero_nothing_passes() -> None:
+    ours = NormReluPool2d(1).eval()
+    images = torch.tensor([[[[-1.0, -2.0], [-3.0, -4.0]]]], requires_grad=True)
+    output = ours(images)
+    output.sum().backward()
+    assert output.item() == 0
+    assert images.grad is not None
+    assert not images.grad.any()
