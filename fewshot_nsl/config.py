@@ -10,6 +10,12 @@ from fewshot_nsl.errors import ConfigurationError
 AnyConfig = TypeVar("AnyConfig", bound="Config")
 
 
+def first_wrong_field(error: ValidationError) -> str:
+    """`'the.field': what is wrong with it`, of the first field that pydantic refuses."""
+    first = error.errors()[0]
+    return f"'{'.'.join(map(str, first['loc']))}': {first['msg']}"
+
+
 class Config(BaseModel):
     """Base of all configurations; unknown fields are refused."""
 

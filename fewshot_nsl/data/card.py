@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from fewshot_nsl.config import first_wrong_field
 from fewshot_nsl.data.download import Download
 from fewshot_nsl.errors import DataError
 from fewshot_nsl.workspace import Workspace
@@ -105,9 +106,7 @@ def load_card(workspace: Workspace, name: str) -> Card:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise DataError(f"{path} is not a TOML file: {error}") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"]))
-        raise DataError(f"{path}: field '{field}': {first['msg']}") from error
+        raise DataError(f"{path}: field {first_wrong_field(error)}") from error
     if card.name != name:
         raise DataError(f"{path}: field 'name' is '{card.name}', expected '{name}' as in the file's name")
     return card

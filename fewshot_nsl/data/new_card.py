@@ -8,6 +8,7 @@ from pathlib import Path, PureWindowsPath
 
 from pydantic import ValidationError
 
+from fewshot_nsl.config import first_wrong_field
 from fewshot_nsl.data.card import SPLITS, Card, card_names
 from fewshot_nsl.data.datasets import FOLDERS
 from fewshot_nsl.data.layouts.class_folders import image_files, split_places, subfolders
@@ -59,7 +60,7 @@ def new_card(
         "licence": _OWN,
         "citation": _OWN,
         "homepage": _OWN,
-        "how_to_get": _OWN,
+        "how_to_get": "PATH is the folder that holds its class folders",
         "augmentations": ["crop", "flip"] if channels == 3 else ["crop"],
         "splits": splits,
     }
@@ -83,8 +84,7 @@ def _checked(name: str, text: str) -> Card:
     except tomllib.TOMLDecodeError as error:
         raise DataError(f"{name} cannot have a card with these names of classes: {error}; rename their folders") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        raise DataError(f"{name!r} cannot have a card: field '{'.'.join(map(str, first['loc']))}': {first['msg']}") from error
+        raise DataError(f"{name!r} cannot have a card: field {first_wrong_field(error)}") from error
     if card.name != name:  # spaces around it
         raise DataError(f"{name!r} is no name of a dataset, try '{card.name}'")
     return card

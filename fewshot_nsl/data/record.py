@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from fewshot_nsl.config import first_wrong_field
 from fewshot_nsl.data.toml import to_toml
 from fewshot_nsl.errors import DataError
 
@@ -66,8 +67,7 @@ def read_record(folder: Path) -> StoreRecord:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise damaged(path, f"cannot be read: {error}") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        raise damaged(path, f"has a wrong field '{'.'.join(map(str, first['loc']))}': {first['msg']}") from error
+        raise damaged(path, f"has a wrong field {first_wrong_field(error)}") from error
 
 
 def damaged(path: Path, what: str) -> DataError:

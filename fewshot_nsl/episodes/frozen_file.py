@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from fewshot_nsl import __version__
+from fewshot_nsl.config import first_wrong_field
 from fewshot_nsl.data import ImageStore
 from fewshot_nsl.episodes.frozen import FrozenEpisodes
 from fewshot_nsl.episodes.frozen_check import damaged
@@ -167,8 +168,7 @@ def _description(file: pq.ParquetFile, path: Path) -> FrozenDescription:
     try:
         return FrozenDescription.model_validate_json(metadata[_KEY])
     except ValidationError as error:
-        first = error.errors()[0]
-        raise damaged(str(path), f"its description has a wrong field '{'.'.join(map(str, first['loc']))}': {first['msg']}") from error
+        raise damaged(str(path), f"its description has a wrong field {first_wrong_field(error)}") from error
 
 
 def _codes(column: pa.ChunkedArray) -> tuple[list[str], np.ndarray]:
