@@ -40,17 +40,18 @@ def keep_freed_memory() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
         mallopt(_M_MMAP_MAX, 0)
-        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+        mallopt(_M_TRIM_THRESHOLD, -1)  # never
 
 
 def describe_hardware(device: torch.device) -> str:
     """One line for a result: the GPU's name, or the processor's with the threads torch uses."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{_processor()}, {torch.get_num_threads()} threads of {os.cpu_count()} cores"
+    return f"{processor_name()}, {torch.get_num_threads()} threads of {os.cpu_count()} cores"
 
 
-def _processor() -> str:
+def processor_name() -> str:
+    """As the system calls it."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
         for line in cpuinfo.read_text().splitlines():

@@ -31,3 +31,7 @@ class DeviceError(FewShotNSLError):
 
 class TrainingError(FewShotNSLError):
     """Training cannot go on, for instance because the loss is not finite."""
+
+
+class KernelError(FewShotNSLError):
+    """Kernels for this processor cannot be compiled here."""

@@ -8,3 +8,5 @@ class Backbone(nn.Module):
 
     features: int
     """d."""
+    channels_apart: bool = False
+    """Whether its own code treats every channel alike (flattens, adds, averages), so that channels of many tasks may lie side by side."""

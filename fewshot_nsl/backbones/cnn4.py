@@ -25,6 +25,8 @@ class CNN4(Backbone):
         ConfigurationError: images too small to be halved four times, or no filters.
     """
 
+    channels_apart = True
+
     def __init__(
         self,
         image_size: int,

@@ -31,6 +31,8 @@ class CNN9(Backbone):
         ConfigurationError: images too small to be halved three times, or no filters.
     """
 
+    channels_apart = True
+
     def __init__(
         self,
         image_size: int,

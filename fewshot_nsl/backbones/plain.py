@@ -29,6 +29,8 @@ class PlainCIFAR(Backbone):
         ConfigurationError: images too small to be halved three times, or no filters.
     """
 
+    channels_apart = True
+
     def __init__(
         self,
         image_size: int,
@@ -70,6 +72,8 @@ class PlainImageNet(Backbone):
     Raises:
         ConfigurationError: images too small to be halved four times, or no filters.
     """
+
+    channels_apart = True
 
     def __init__(
         self,

@@ -1,37 +1,33 @@
-"""One network, many tasks: each task has its own similarity and classifier, and all share the filters."""
+"""A linear classifier on features of length 1, each task with its own classifier and its own part of the network."""
 
-import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn import functional
 
-from fewshot_nsl.inner_loop import Parameters
+from fewshot_nsl.inner_loop import Parameters, TaskNetwork
 
 CLASSIFIER = "classifier"
 """Name of the classifier's weights `[tasks, way, d]`; every other name is a parameter of the network."""
 
 
-def task_features(network: nn.Module, parameters: Parameters, images: UInt8[Tensor, "tasks n c h w"]) -> Float[Tensor, "tasks n d"]:
-    """Features, of length 1, of each task's images under the task's own parameters.
-
-    Task after task: on a CPU, per-task kernels in one grouped convolution are slower.
-    """
+def task_features(network: TaskNetwork, parameters: Parameters, prepared: Tensor) -> Float[Tensor, "tasks n d"]:
+    """Features, of length 1, of each task's `prepared` images under the task's own parameters."""
     own = {name: value for name, value in parameters.items() if name != CLASSIFIER}
-    features = [functional_call(network, {name: value[t] for name, value in own.items()}, (x,)) for t, x in enumerate(images)]
-    return functional.normalize(torch.stack(features), dim=-1)
+    return functional.normalize(network.features(own, prepared), dim=-1)
 
 
-def task_logits(network: nn.Module, parameters: Parameters, images: UInt8[Tensor, "tasks n c h w"]) -> Float[Tensor, "tasks n way"]:
+def task_logits(network: TaskNetwork, parameters: Parameters, prepared: Tensor) -> Float[Tensor, "tasks n way"]:
     """Features times classifier."""
-    return task_features(network, parameters, images) @ parameters[CLASSIFIER].mT
+    return task_features(network, parameters, prepared) @ parameters[CLASSIFIER].mT
 
 
-def task_loss(
-    network: nn.Module, parameters: Parameters, images: UInt8[Tensor, "tasks n c h w"], labels: Int64[Tensor, "tasks n"]
-) -> Float[Tensor, " tasks"]:
+def task_loss(network: TaskNetwork, parameters: Parameters, prepared: Tensor, labels: Int64[Tensor, "tasks n"]) -> Float[Tensor, " tasks"]:
     """Mean cross entropy of each task."""
-    logits = task_logits(network, parameters, images)
+    return mean_cross_entropy(task_logits(network, parameters, prepared), labels)
+
+
+def mean_cross_entropy(logits: Float[Tensor, "tasks n way"], labels: Int64[Tensor, "tasks n"]) -> Float[Tensor, " tasks"]:
+    """Of each task."""
     return functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view(labels.shape).mean(1)
 
 

@@ -7,7 +7,8 @@ from torch.nn import functional
 
 from fewshot_nsl.backbones import Backbone
 from fewshot_nsl.episodes import EpisodeBatch
-from fewshot_nsl.inner_loop import Parameters
+from fewshot_nsl.inner_loop import GroupedNetwork, LoopedNetwork, Parameters, TaskNetwork
+from fewshot_nsl.kernels import PlainKernels
 from fewshot_nsl.similarity import convert, similarity_parameters
 from fewshot_nsl.strategies.tasks import CLASSIFIER, expand, task_features, task_logits, task_loss
 
@@ -27,24 +28,30 @@ def own(network: nn.Module) -> Parameters:
     return {**similar, CLASSIFIER: torch.randn(2, 3, 6, generator=random, dtype=torch.float64)}
 
 
-def test_each_task_sees_its_own_parameters(network: nn.Module, own: Parameters, batch: EpisodeBatch) -> None:
-    features = task_features(network, own, batch.query)
+@pytest.fixture(params=["looped", "grouped"])
+def many(network: nn.Module, request: pytest.FixtureRequest) -> TaskNetwork:
+    return LoopedNetwork(network) if request.param == "looped" else GroupedNetwork(network, PlainKernels())
+
+
+def test_each_task_sees_its_own_parameters(network: nn.Module, many: TaskNetwork, own: Parameters, batch: EpisodeBatch) -> None:
+    query = many.prepare(batch.query)
+    features = task_features(many, own, query)
     for task in range(2):
         single = copy.deepcopy(network)
         single.load_state_dict({name: value[task] for name, value in own.items() if name != CLASSIFIER}, strict=False)
         expected = functional.normalize(single(batch.query[task]), dim=-1)
         torch.testing.assert_close(features[task], expected.detach(), check_stride=False)
-        logits = task_logits(network, own, batch.query)[task]
+        logits = task_logits(many, own, query)[task]
         torch.testing.assert_close(logits, (expected @ own[CLASSIFIER][task].T).detach())
-        loss = task_loss(network, own, batch.query, batch.query_labels)[task]
+        loss = task_loss(many, own, query, batch.query_labels)[task]
         torch.testing.assert_close(loss, functional.cross_entropy(logits, batch.query_labels[task]))
     torch.testing.assert_close(features.norm(dim=-1), torch.ones(2, 12, dtype=torch.float64))
     assert not torch.allclose(features[0], functional.normalize(network(batch.query[0]), dim=-1))
 
 
-def test_the_network_keeps_its_own_parameters(network: nn.Module, own: Parameters, batch: EpisodeBatch) -> None:
+def test_the_network_keeps_its_own_parameters(network: nn.Module, many: TaskNetwork, own: Parameters, batch: EpisodeBatch) -> None:
     before = copy.deepcopy(network.state_dict())
-    task_features(network, own, batch.query)
+    task_features(many, own, many.prepare(batch.query))
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fewshot_nsl.inner_loop import Parameters, TaskLoss, adapt, meta_gradient
+from fewshot_nsl.inner_loop import Engine, Parameters, TaskLoss, fast, higher
 from fewshot_nsl.similarity import StaticSimilarityConv2d
 
 TASKS = 3
@@ -28,6 +28,11 @@ def _network_loss(random: torch.Generator) -> TaskLoss:
         return torch.stack(losses)
 
     return loss
+
+
+@pytest.fixture(params=["higher", "fast"])
+def engine(request: pytest.FixtureRequest) -> Engine:
+    return {"higher": higher, "fast": fast}[request.param]()
 
 
 @pytest.fixture
@@ -59,50 +64,50 @@ def _wanting(parameters: Parameters) -> Parameters:
 
 @pytest.mark.parametrize("steps", [0, 1, 4])
 @pytest.mark.parametrize("first_order", [False, True])
-def test_equals_steps_taken_by_hand(task: Task, start: Parameters, steps: int, *, first_order: bool) -> None:
+def test_equals_steps_taken_by_hand(engine: Engine, task: Task, start: Parameters, steps: int, *, first_order: bool) -> None:
     expected = _by_hand(task[0], _wanting(start), steps, dict.fromkeys(start, 0.5))
-    adapted = adapt(task[0], start, steps=steps, lr=0.5, first_order=first_order)
+    adapted = engine.adapt(task[0], start, steps=steps, lr=0.5, first_order=first_order)
     assert list(adapted) == list(start)
     for name, value in adapted.items():
         torch.testing.assert_close(value, expected[name], rtol=1e-12, atol=1e-12)
         assert steps == 0 or (value - start[name]).abs().max() > 1e-3
 
 
-def test_each_name_has_its_step_size(task: Task, start: Parameters) -> None:
+def test_each_name_has_its_step_size(engine: Engine, task: Task, start: Parameters) -> None:
     lr = {"classifier": 0.7, "M": 0.0}
-    adapted = adapt(task[0], start, steps=3, lr=lr)
+    adapted = engine.adapt(task[0], start, steps=3, lr=lr)
     assert torch.equal(adapted["M"], start["M"])
     torch.testing.assert_close(adapted["classifier"], _by_hand(task[0], _wanting(start), 3, lr)["classifier"], rtol=1e-12, atol=1e-12)
 
 
-def test_leaves_what_it_is_given(task: Task, start: Parameters) -> None:
+def test_leaves_what_it_is_given(engine: Engine, task: Task, start: Parameters) -> None:
     given = _wanting(start)
-    adapt(task[0], given, steps=3, lr=0.5)
+    engine.adapt(task[0], given, steps=3, lr=0.5)
     for name, value in given.items():
         assert torch.equal(value, start[name])
         assert value.grad is None
     assert not any(value.requires_grad for value in start.values())
 
 
-def test_is_the_same_each_time(task: Task, start: Parameters) -> None:
-    first, second = (adapt(task[0], start, steps=3, lr=0.5) for _ in range(2))
+def test_is_the_same_each_time(engine: Engine, task: Task, start: Parameters) -> None:
+    first, second = (engine.adapt(task[0], start, steps=3, lr=0.5) for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in start)
 
 
-def test_works_where_the_caller_wants_no_gradient(task: Task, start: Parameters) -> None:
-    expected = adapt(task[0], start, steps=2, lr=0.5)
+def test_works_where_the_caller_wants_no_gradient(engine: Engine, task: Task, start: Parameters) -> None:
+    expected = engine.adapt(task[0], start, steps=2, lr=0.5)
     with torch.no_grad():
-        adapted = adapt(task[0], start, steps=2, lr=0.5)
+        adapted = engine.adapt(task[0], start, steps=2, lr=0.5)
     assert all(torch.equal(adapted[name], expected[name]) for name in start)
 
 
 @pytest.mark.parametrize("first_order", [False, True])
-def test_tasks_do_not_see_each_other(task: Task, start: Parameters, *, first_order: bool) -> None:
-    loss, gradients = meta_gradient(*task, start, steps=3, lr=0.5, first_order=first_order)
+def test_tasks_do_not_see_each_other(engine: Engine, task: Task, start: Parameters, *, first_order: bool) -> None:
+    loss, gradients = engine.meta_gradient(*task, start, steps=3, lr=0.5, first_order=first_order)
     changed = {name: value.clone() for name, value in start.items()}
     for value in changed.values():
         value[1] += 1
-    changed_loss, changed_gradients = meta_gradient(*task, changed, steps=3, lr=0.5, first_order=first_order)
+    changed_loss, changed_gradients = engine.meta_gradient(*task, changed, steps=3, lr=0.5, first_order=first_order)
     for before, after in ((loss, changed_loss), *((gradients[name], changed_gradients[name]) for name in start)):
         assert torch.equal(before[[0, 2]], after[[0, 2]])
         assert not torch.allclose(before[1], after[1])
@@ -119,13 +124,13 @@ def _difference_quotient(f: Callable[[Parameters], Tensor], at: Parameters, name
 
 
 @pytest.mark.parametrize("steps", [0, 1, 3])
-def test_meta_gradient_equals_finite_differences(task: Task, start: Parameters, steps: int) -> None:
+def test_meta_gradient_equals_finite_differences(engine: Engine, task: Task, start: Parameters, steps: int) -> None:
     lr = {"M": 0.5, "classifier": 0.8}
 
     def outer(parameters: Parameters) -> Tensor:
         return task[1](_by_hand(task[0], _wanting(parameters), steps, lr)).detach()
 
-    loss, gradients = meta_gradient(*task, start, steps=steps, lr=lr)
+    loss, gradients = engine.meta_gradient(*task, start, steps=steps, lr=lr)
     torch.testing.assert_close(loss, outer(start), rtol=1e-12, atol=1e-12)
     for name, gradient in gradients.items():
         assert gradient.shape == start[name].shape
@@ -134,35 +139,35 @@ def test_meta_gradient_equals_finite_differences(task: Task, start: Parameters, 
             torch.testing.assert_close(gradient.flatten(1)[:, index], quotient, rtol=1e-6, atol=1e-9)
 
 
-def test_first_order_takes_the_outer_gradient_where_the_steps_end(task: Task, start: Parameters) -> None:
-    end = _wanting({name: value.detach() for name, value in adapt(task[0], start, steps=3, lr=0.5).items()})
+def test_first_order_takes_the_outer_gradient_where_the_steps_end(engine: Engine, task: Task, start: Parameters) -> None:
+    end = _wanting({name: value.detach() for name, value in engine.adapt(task[0], start, steps=3, lr=0.5).items()})
     expected = dict(zip(end, torch.autograd.grad(task[1](end).sum(), list(end.values())), strict=True))
-    loss, gradients = meta_gradient(*task, start, steps=3, lr=0.5, first_order=True)
+    loss, gradients = engine.meta_gradient(*task, start, steps=3, lr=0.5, first_order=True)
     torch.testing.assert_close(loss, task[1](end).detach(), rtol=1e-12, atol=1e-12)
-    exact = meta_gradient(*task, start, steps=3, lr=0.5)[1]
+    exact = engine.meta_gradient(*task, start, steps=3, lr=0.5)[1]
     for name in start:
         torch.testing.assert_close(gradients[name], expected[name], rtol=1e-10, atol=1e-12)
         assert (gradients[name] - exact[name]).abs().max() > 1e-4
 
 
-def test_copies_of_one_tensor_collect_the_gradients_of_all_tasks(task: Task, start: Parameters) -> None:
+def test_copies_of_one_tensor_collect_the_gradients_of_all_tasks(engine: Engine, task: Task, start: Parameters) -> None:
     shared = {name: value[0].clone().requires_grad_() for name, value in start.items()}
-    adapted = adapt(task[0], {name: value.expand(TASKS, *value.shape) for name, value in shared.items()}, steps=2, lr=0.5)
+    adapted = engine.adapt(task[0], {name: value.expand(TASKS, *value.shape) for name, value in shared.items()}, steps=2, lr=0.5)
     collected = torch.autograd.grad(task[1](adapted).sum(), list(shared.values()))
     copies = {name: value.detach().expand(TASKS, *value.shape).clone() for name, value in shared.items()}
-    gradients = meta_gradient(*task, copies, steps=2, lr=0.5)[1]
+    gradients = engine.meta_gradient(*task, copies, steps=2, lr=0.5)[1]
     for name, gradient in zip(shared, collected, strict=True):
         torch.testing.assert_close(gradient, gradients[name].sum(0), rtol=1e-10, atol=1e-12)
 
 
-def test_a_loss_may_close_over_a_network_that_stays(start: Parameters) -> None:
+def test_a_loss_may_close_over_a_network_that_stays(engine: Engine, start: Parameters) -> None:
     layer = nn.Linear(3, 2, bias=False, dtype=torch.float64)
     before = layer.weight.detach().clone()
 
     def loss(parameters: Parameters) -> Tensor:
         return (parameters["classifier"] - layer.weight).square().sum((1, 2))
 
-    adapted = adapt(loss, {"classifier": start["classifier"]}, steps=1, lr=0.5)
+    adapted = engine.adapt(loss, {"classifier": start["classifier"]}, steps=1, lr=0.5)
     torch.testing.assert_close(adapted["classifier"], before.expand(TASKS, 2, 3))  # one step of 1/2 ends at the minimum
     assert torch.equal(layer.weight, before)
     assert layer.weight.grad is None

@@ -1,0 +1,88 @@
+"""Engines of the inner loop, and which one is used."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from fewshot_nsl.errors import ConfigurationError, KernelError
+from fewshot_nsl.inner_loop import fast_engine, higher_engine
+from fewshot_nsl.inner_loop.grouped import GroupedNetwork, can_be_grouped
+from fewshot_nsl.inner_loop.parameters import Adapt, Parameters, Rates, TaskLoss
+from fewshot_nsl.inner_loop.task_network import LoopedNetwork, TaskNetwork
+from fewshot_nsl.kernels import Kernels, NativeKernels, PlainKernels, build_native
+
+ENGINES = ("auto", "higher", "fast")
+
+
+@dataclass(frozen=True)
+class Engine:
+    """How the steps are taken, and how a network is run for many tasks. Any two give the same loss and gradients, to rounding."""
+
+    name: str
+    adapt: Adapt
+    network: Callable[[nn.Module], TaskNetwork]
+    """Makes a network ready for many tasks."""
+
+    def meta_gradient(
+        self, inner_loss: TaskLoss, outer_loss: TaskLoss, initial: Parameters, *, steps: int, lr: Rates, first_order: bool = False
+    ) -> tuple[Float[Tensor, " tasks"], Parameters]:
+        """Outer loss of each task after adapting to its inner loss, and the gradient of that with respect to the task's copy of `initial`.
+
+        The mean of the gradients over tasks is MAML's meta-gradient (Finn et al. 2017, algorithm 2, line 10).
+        """
+        start = {name: value.detach().requires_grad_() for name, value in initial.items()}
+        loss = outer_loss(self.adapt(inner_loss, start, steps=steps, lr=lr, first_order=first_order))
+        gradients = torch.autograd.grad(loss.sum(), list(start.values()), materialize_grads=True)
+        return loss.detach(), dict(zip(start, gradients, strict=True))
+
+
+def higher() -> Engine:
+    """The reference: `higher`, one task after the other."""
+    return Engine("higher", higher_engine.adapt, LoopedNetwork)
+
+
+def fast(kernels: Kernels | None = None) -> Engine:
+    """All tasks in one pass where the network allows it, on these kernels; by default torch's operators."""
+    return Engine("fast", fast_engine.adapt, partial(_network, kernels=kernels or PlainKernels()))
+
+
+def choose_engine(
+    name: str = "auto", device: torch.device | None = None, *, build: bool = True, announce: Callable[[str], None] | None = None
+) -> Engine:
+    """The engine `auto`, `higher` or `fast`.
+
+    `auto` is the fast one, which was the faster at every size measured; its kernels are compiled for this processor at the first use,
+    where there is a compiler, and are torch's operators otherwise. `fast` insists on compiled kernels. On a GPU both use torch's operators.
+
+    Args:
+        name: one of `ENGINES`.
+        device: where it will run; by default the CPU.
+        build: whether `auto` may compile what was not compiled before.
+        announce: called with a line where something is compiled, or cannot be.
+
+    Raises:
+        ConfigurationError: another name.
+        KernelError: `fast`, on a CPU, where nothing can be compiled.
+    """
+    if name not in ENGINES:
+        raise ConfigurationError(f"engine '{name}' is unknown: expected one of {', '.join(ENGINES)}")
+    if name == "higher":
+        return higher()
+    if (device is not None and device.type != "cpu") or not (build or name == "fast"):
+        return fast()
+    try:
+        return fast(NativeKernels(build_native(announce)))
+    except KernelError as problem:
+        if name == "fast":
+            raise
+        if announce:
+            announce(f"The fast engine runs on torch's own operators: {problem}")
+        return fast()
+
+
+def _network(network: nn.Module, *, kernels: Kernels) -> TaskNetwork:
+    return GroupedNetwork(network, kernels) if can_be_grouped(network) else LoopedNetwork(network)

@@ -1,0 +1,95 @@
+"""Stages for many tasks at once: convolution, BN, ReLU and 2x2 max-pooling, where pooling goes first and most numbers are never written."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fewshot_nsl.inner_loop.layers import TaskBatchNorm2d, TaskConv2d
+from fewshot_nsl.kernels import Kernels
+from fewshot_nsl.kernels.convolution import Geometry, convolution
+from fewshot_nsl.kernels.stage import affine_relu, first_pool, pool, pool_with_moments
+
+_FIRST = ((1, 1), (1, 1), (1, 1))
+"""Stride, padding and dilation that `first_pool` has."""
+
+
+class TaskNormReluPool2d(TaskBatchNorm2d):
+    """`NormReluPool2d`. Alone it pools what it is given; `TaskSequential` joins it with the convolution before it."""
+
+    def forward(self, images: Float[Tensor, "n tasks_c h w"]) -> Float[Tensor, "n tasks_c h//2 w//2"]:
+        """BN, ReLU, pooling."""
+        return functional.max_pool2d(functional.relu(super().forward(images)), 2)
+
+
+class TaskSequential(nn.Sequential):
+    """`nn.Sequential`, a convolution and the `NormReluPool2d` after it being one.
+
+    Pooling goes before BN and ReLU: a rising line and ReLU keep the order of numbers. Where BN's line falls (its weight is negative), the
+    filter changes its sign, and the line with it. BN's moments are those of all numbers, pooled or not.
+    """
+
+    def __init__(self, layers: dict[str, nn.Module], kernels: Kernels) -> None:
+        super().__init__()
+        for name, layer in layers.items():
+            self.add_module(name, layer)
+        self.kernels = kernels
+        self._patches: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
+
+    def forward(self, input: Tensor) -> Tensor:
+        """One layer after the other."""
+        layers, hidden = list(self.children()), input
+        while layers:
+            layer, after = layers.pop(0), layers[0] if layers else None
+            if isinstance(layer, TaskConv2d) and layer.bias is None and isinstance(after, TaskNormReluPool2d):
+                hidden = self._stage(hidden, layer, after)
+                layers.pop(0)
+            else:
+                hidden = layer(hidden)
+        return hidden
+
+    def _stage(self, images: Tensor, layer: TaskConv2d, norm: TaskNormReluPool2d) -> Tensor:
+        tasks = layer.tasks(images)
+        weight, bias = norm.affine(tasks)
+        sign = torch.where(weight.detach() < 0, -1.0, 1.0).to(weight.dtype)
+        kernel, weight = layer.kernel(tasks) * sign[:, None, None, None], weight * sign
+        # Only what needs no gradient may stay unwritten: nothing below asks for it.
+        first = not images.requires_grad and layer.window == _FIRST and layer.groups == 1 and kernel.shape[2:] == (3, 3)
+        if first:
+            pooled = first_pool(images, kernel, tasks, self.kernels)
+            mean, variance = self._moments_of_patches(images, kernel, tasks) if norm.by_batch else norm.running(tasks)
+        else:
+            output = convolution(images, kernel, Geometry(*layer.window, tasks * layer.groups))
+            if norm.by_batch:
+                pooled, mean, variance = pool_with_moments(output, self.kernels)
+            else:
+                pooled, (mean, variance) = pool(output, self.kernels), norm.running(tasks)
+        if not norm.by_batch:
+            mean = mean * sign
+        slope = weight * (variance + norm.eps).rsqrt()
+        return affine_relu(pooled, slope, bias - slope * mean, self.kernels)
+
+    def _moments_of_patches(self, images: Tensor, kernel: Tensor, tasks: int) -> tuple[Tensor, Tensor]:
+        """Mean and variance of the convolution's output from those of what its taps see, which stay while steps are taken."""
+        if id(images) not in self._patches:
+            # The images are kept beside, so that no other tensor gets their id.
+            self._patches[id(images)] = (images, *patch_moments(images, tasks))
+        _, mean, covariance = self._patches[id(images)]
+        flat = kernel.flatten(1).unflatten(0, (tasks, -1))
+        return (flat @ mean[:, :, None]).flatten(), ((flat @ covariance) * flat).sum(-1).flatten()
+
+
+def patch_moments(
+    images: Float[Tensor, "n tasks_c h w"], tasks: int
+) -> tuple[Float[Tensor, "tasks patch"], Float[Tensor, "tasks patch patch"]]:
+    """Mean and biased covariance of the 3x3 patches of each task's images, zeros outside; channels before taps."""
+    n, _, h, w = images.shape
+    total = second = torch.zeros((), dtype=torch.float64, device=images.device)
+    for image in images.split(1):
+        patches = functional.unfold(image, 3, padding=1).unflatten(1, (tasks, -1))[0]
+        total = total + patches.sum(-1).double()
+        second = second + (patches @ patches.mT).double()
+    count = n * h * w
+    mean = total / count
+    covariance = second / count - mean[:, :, None] * mean[:, None, :]
+    return mean.to(images.dtype), covariance.to(images.dtype)
