@@ -61,7 +61,7 @@ class _Backward(torch.autograd.Function):
             to_weight = to_weight.contiguous(memory_format=torch.channels_last)
             of_gradient = functional.conv2d(images, to_weight, None, *geometry)
             if ctx.needs_input_grad[1]:
-                of_input, _ = _backward(gradient, input, to_weight, geometry, True, False)
+                of_input, _ = _backward(gradient, images, to_weight, geometry, True, False)
         if to_input is not None:
             to_input = to_input.contiguous(memory_format=torch.channels_last)
             other = functional.conv2d(to_input, weight, None, *geometry)
