@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -34,6 +35,7 @@ def evaluate(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Use a checkpoint on the same dataset with other pixels.")] = False,
     output: Annotated[Path | None, typer.Option("--output", help="JSON file; by default evaluate/results/<utc>-<hash>.json.")] = None,
+    engine: options.Engine = "auto",
     device: options.Device = "auto",
     workspace: options.WorkspaceFolder = Path(),
 ) -> None:
@@ -68,6 +70,7 @@ def evaluate(
             split=split,
             episodes=episodes or (len(sampler) if isinstance(sampler, FrozenEpisodes) else EPISODES),
             command=shlex.join(["fewshot-nsl", *sys.argv[1:]]),
+            engine=partial(options.open_engine, engine, target),
             force=force,
             progress=show,
         )

@@ -5,13 +5,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fewshot_nsl.cli import printing
+
 if TYPE_CHECKING:  # slow to import, and a command's help does not need it
     import torch
+
+    from fewshot_nsl.inner_loop import Engine as InnerLoopEngine
 
 WorkspaceFolder = Annotated[Path, typer.Option("--workspace", help="Folder with data/, runs/ and evaluate/.")]
 Dataset = Annotated[str | None, typer.Option("--dataset", help="Prepared dataset; by default mini-imagenet. See: fewshot-nsl data list.")]
 Backbone = Annotated[str, typer.Option("--backbone", help="cnn4, cnn9, plain-cifar, plain-imagenet, resnet12, resnet18 or resnet50.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+Engine = Annotated[str, typer.Option("--engine", help="Of the inner loop: auto, fast, plain or higher. See: docs/speed.md.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Of initial weights and of everything random in training.")]
 Resume = Annotated[bool, typer.Option("--resume/--no-resume", help="Go on where the same run stopped, or begin it again.")]
 Ways = Annotated[int, typer.Option("--n-way", min=2, help="Classes of an episode.")]
@@ -27,3 +32,10 @@ def open_device(name: str) -> "torch.device":
     if device.type == "cpu":
         keep_freed_memory()
     return device
+
+
+def open_engine(name: str, device: "torch.device") -> "InnerLoopEngine":
+    """The engine of the inner loop; a line says when something is compiled."""
+    from fewshot_nsl.inner_loop import choose_engine
+
+    return choose_engine(name, device, announce=printing.notify)

@@ -32,6 +32,11 @@ class EpisodeBatch:
         unblocked = device.type != "cpu"
         return EpisodeBatch(**{field.name: getattr(self, field.name).to(device, non_blocking=unblocked) for field in fields(self)})
 
+    def split(self, tasks: int) -> "list[EpisodeBatch]":
+        """The same tasks, in order, in batches of `tasks` and a last one of what is left."""
+        parts = {field.name: getattr(self, field.name).split(tasks) for field in fields(self)}
+        return [EpisodeBatch(**dict(zip(parts, values, strict=True))) for values in zip(*parts.values(), strict=True)]
+
 
 def gather(episodes: Sequence[Episode], read: Callable[[Tensor], Tensor]) -> EpisodeBatch:
     """The batch of these episodes; `read` gives the images `[n, c, h, w]` of given rows of the store, and is called once."""

@@ -47,6 +47,7 @@ class Evaluation(BaseModel):
     seed: int = Field(description="of the episodes")
     frozen: str | None = Field(default=None, description="fingerprint of the frozen set they are the first of; None where they were drawn")
     hardware: str
+    engine: str | None = Field(default=None, description="of the inner loop, where it was chosen for strategies that take gradient steps")
     versions: dict[str, str]
     rows: list[ResultRow]
 

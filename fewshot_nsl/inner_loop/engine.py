@@ -15,7 +15,7 @@ from fewshot_nsl.inner_loop.parameters import Adapt, Parameters, Rates, TaskLoss
 from fewshot_nsl.inner_loop.task_network import LoopedNetwork, TaskNetwork
 from fewshot_nsl.kernels import Kernels, NativeKernels, PlainKernels, build_native
 
-ENGINES = ("auto", "higher", "fast")
+ENGINES = ("auto", "higher", "fast", "plain")
 
 
 @dataclass(frozen=True)
@@ -47,32 +47,36 @@ def higher() -> Engine:
 
 def fast(kernels: Kernels | None = None) -> Engine:
     """All tasks in one pass where the network allows it, on these kernels; by default torch's operators."""
-    return Engine("fast", fast_engine.adapt, partial(_network, kernels=kernels or PlainKernels()))
+    return Engine("fast" if kernels else "plain", fast_engine.adapt, partial(_network, kernels=kernels or PlainKernels()))
 
 
 def choose_engine(
-    name: str = "auto", device: torch.device | None = None, *, build: bool = True, announce: Callable[[str], None] | None = None
+    name: str = "auto", device: torch.device | None = None, *, announce: Callable[[str], None] | None = None
 ) -> Engine:
-    """The engine `auto`, `higher` or `fast`.
+    """The engine of this name.
 
-    `auto` is the fast one, which was the faster at every size measured; its kernels are compiled for this processor at the first use,
-    where there is a compiler, and are torch's operators otherwise. `fast` insists on compiled kernels. On a GPU both use torch's operators.
+    "higher" is the reference. "fast" was the faster at every size measured; its kernels are compiled for this processor at their first use.
+    "plain" is the fast engine on torch's own operators, which compiles nothing. "auto" is "fast" where there is a compiler, and "plain"
+    where there is none, and on a GPU.
 
     Args:
         name: one of `ENGINES`.
         device: where it will run; by default the CPU.
-        build: whether `auto` may compile what was not compiled before.
         announce: called with a line where something is compiled, or cannot be.
 
     Raises:
         ConfigurationError: another name.
-        KernelError: `fast`, on a CPU, where nothing can be compiled.
+        ConfigurationError: "fast" on a GPU.
+        KernelError: "fast" where nothing can be compiled.
     """
     if name not in ENGINES:
         raise ConfigurationError(f"engine '{name}' is unknown: expected one of {', '.join(ENGINES)}")
     if name == "higher":
         return higher()
-    if (device is not None and device.type != "cpu") or not (build or name == "fast"):
+    on_cpu = device is None or device.type == "cpu"
+    if name == "fast" and not on_cpu:
+        raise ConfigurationError("engine fast has kernels for processors: use --engine auto or plain on a GPU")
+    if name == "plain" or not on_cpu:
         return fast()
     try:
         return fast(NativeKernels(build_native(announce)))
@@ -80,7 +84,7 @@ def choose_engine(
         if name == "fast":
             raise
         if announce:
-            announce(f"The fast engine runs on torch's own operators: {problem}")
+            announce(f"Using torch's own operators, --engine plain: {problem}")
         return fast()
 
 

@@ -39,7 +39,7 @@ def build_native(announce: Callable[[str], None] | None = None) -> Path:
         return library
     program = compiler()
     if program is None:
-        raise KernelError("kernels cannot be compiled: no C++ compiler was found, neither CXX nor c++; install one, or use --engine auto")
+        raise KernelError("kernels cannot be compiled: no C++ compiler was found, neither CXX nor c++; install one, or use --engine plain")
     if announce:
         announce("Compiling kernels for this processor, once (some 10 to 30 seconds).")
     library.parent.mkdir(parents=True, exist_ok=True)
@@ -63,7 +63,7 @@ def _compile(program: str, target: Path) -> None:
         problem = next((line for line in done.stderr.splitlines() if "error" in line), "it said nothing")
         raise KernelError(
             f"kernels cannot be compiled: {shlex.quote(program)} ended with {done.returncode}: {problem.strip()}; "
-            "set CXX to another compiler, or use --engine auto"
+            "set CXX to another compiler, or use --engine plain"
         )
 
 

@@ -6,11 +6,12 @@ from fewshot_nsl.strategies.predict import predict
 from fewshot_nsl.strategies.registry import META_STRATEGIES, STRATEGIES, StrategyEntry
 from fewshot_nsl.strategies.retrained import RetrainedClassifier
 from fewshot_nsl.strategies.static_finetuned import StaticFinetuned
-from fewshot_nsl.strategies.strategy import Classifier, FeatureLearner, Learner, Strategy
+from fewshot_nsl.strategies.strategy import Adapting, Classifier, FeatureLearner, Learner, Strategy
 
 __all__ = [
     "META_STRATEGIES",
     "STRATEGIES",
+    "Adapting",
     "Classifier",
     "FeatureLearner",
     "Learner",

@@ -6,6 +6,8 @@ from typing import Protocol, runtime_checkable
 from jaxtyping import Float, Int64, Shaped, UInt8
 from torch import Tensor
 
+from fewshot_nsl.inner_loop import Engine
+
 Classifier = Callable[[Tensor], Tensor]
 """Query images (or features) of all tasks `[tasks, n_query, ...]` -> logits `[tasks, n_query, way]`."""
 
@@ -26,6 +28,14 @@ class FeatureLearner(Learner, Protocol):
     def encode(self, images: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
         """Features of images, 0-255."""
         ...
+
+
+@runtime_checkable
+class Adapting(Learner, Protocol):
+    """A learner that takes gradient steps on a task."""
+
+    engine: Engine
+    """Takes the steps; another one gives the same answer, to rounding."""
 
 
 @runtime_checkable

@@ -17,7 +17,8 @@ class Episodic:
     """Step i trains on episodes `i * meta_batch ...` of the `train` split; a `Trainee`.
 
     Only parameters that ask for a gradient are given to Adam, with a learning rate that falls from `lr` to 0 along a cosine. Validation is
-    the shared evaluator on `val` episodes, the same every time.
+    the shared evaluator on `val` episodes, the same every time. `tasks_at_once` bounds memory: gradients of so many tasks are taken together
+    and then added up; by default those of the whole meta-batch.
 
     Raises:
         EpisodeError: the store cannot give such episodes.
@@ -37,10 +38,12 @@ class Episodic:
         lr: float,
         validation_episodes: int,
         seed: int,
+        tasks_at_once: int | None = None,
     ) -> None:
         self.strategy, self.store, self.device = strategy, store, device
         self.iterations, self.lr = iterations, lr
         self.validation_episodes = validation_episodes
+        self.tasks_at_once = min(tasks_at_once or meta_batch, meta_batch)
         train = EpisodeSampler(store.split_labels("train"), n_way, n_shot, n_query, seed, names=store.classes)
         self._validation = EpisodeSampler(store.split_labels("val"), n_way, n_shot, n_query, seed, names=store.classes)
         # No end: a stopped run asks for any batch by its number.
@@ -52,11 +55,16 @@ class Episodic:
         lr = self.lr * (1 + math.cos(math.pi * index / self.iterations)) / 2
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        loss = self.strategy.loss(self._batches[index]).mean()
+        batch = self._batches[index]
+        tasks = len(batch.support)
         self.optimizer.zero_grad()
-        loss.backward()
+        total = 0.0
+        for part in batch.split(self.tasks_at_once):
+            loss = self.strategy.loss(part).sum() / tasks
+            loss.backward()
+            total += loss.item()
         self.optimizer.step()
-        return {"loss": loss.item(), "lr": lr}
+        return {"loss": total, "lr": lr}
 
     def validate(self) -> float:
         """Mean accuracy on the validation episodes, after adapting as at test."""

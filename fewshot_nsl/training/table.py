@@ -12,7 +12,8 @@ from fewshot_nsl.data import ImageStore
 from fewshot_nsl.devices import describe_hardware
 from fewshot_nsl.episodes import EpisodeDataset, EpisodeLoader, EpisodeSampler, FrozenEpisodes
 from fewshot_nsl.evaluate import Evaluation, ResultRow, evaluate, normal_interval
-from fewshot_nsl.strategies import STRATEGIES, FeatureLearner
+from fewshot_nsl.inner_loop import Engine
+from fewshot_nsl.strategies import STRATEGIES, Adapting, FeatureLearner
 from fewshot_nsl.training.checkpoint import Checkpoint, current_versions
 from fewshot_nsl.training.restore import check_store, restore_strategy
 from fewshot_nsl.workspace import Workspace, file_checksum
@@ -28,6 +29,7 @@ def evaluate_rows(
     split: str,
     episodes: int,
     command: str,
+    engine: Callable[[], Engine] | None = None,
     force: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Evaluation:
@@ -42,6 +44,7 @@ def evaluate_rows(
         split: written down.
         episodes: how many.
         command: written down.
+        engine: makes the engine of those that take gradient steps, if any do; by default each has its own.
         force: passed to `check_store`.
         progress: called with a row's title, episodes done and in all.
 
@@ -53,6 +56,11 @@ def evaluate_rows(
     for _, checkpoint in rows:
         check_store(checkpoint, store, force=force)
     strategies = [restore_strategy(name, checkpoint, device) for name, checkpoint in rows]
+    adapting = [strategy for strategy in strategies if isinstance(strategy, Adapting)]
+    chosen = engine() if engine and adapting else None
+    if chosen:
+        for strategy in adapting:
+            strategy.engine = chosen
     # Those that adapt to images meet the last episode before any row is computed: what cannot work, or is not there, fails at once.
     last = EpisodeLoader(EpisodeDataset(store, sampler, episodes=1, start=episodes - 1), device)[0]
     for strategy in strategies:
@@ -95,6 +103,7 @@ def evaluate_rows(
         seed=sampler.seed,
         frozen=sampler.fingerprint if isinstance(sampler, FrozenEpisodes) else None,
         hardware=describe_hardware(device),
+        engine=chosen.name if chosen else None,
         versions=current_versions(),
         rows=results,
     )
