@@ -1,9 +1,10 @@
 """Backbones: networks from images `[n, c, h, w]`, uint8 or float in pixel units 0-255, to features `[n, d]`."""
 
 from fewshot_nsl.backbones.backbone import Backbone
+from fewshot_nsl.backbones.batch_statistics import with_batch_statistics
 from fewshot_nsl.backbones.cnn4 import CNN4
 from fewshot_nsl.backbones.cnn9 import CNN9
-from fewshot_nsl.backbones.describe import BACKBONES, ModelDescription, build_model, usual_width
+from fewshot_nsl.backbones.describe import BACKBONES, BackboneChoice, ModelDescription, build_model, usual_width
 from fewshot_nsl.backbones.normalise import Normalise
 from fewshot_nsl.backbones.plain import PlainCIFAR, PlainImageNet
 from fewshot_nsl.backbones.resnet import ResNet18, ResNet50
@@ -14,6 +15,7 @@ __all__ = [
     "CNN4",
     "CNN9",
     "Backbone",
+    "BackboneChoice",
     "ModelDescription",
     "Normalise",
     "PlainCIFAR",
@@ -23,4 +25,5 @@ __all__ = [
     "ResNet50",
     "build_model",
     "usual_width",
+    "with_batch_statistics",
 ]

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 from pydantic import Field, model_validator
 
@@ -46,6 +46,18 @@ def usual_width(name: str) -> int:
         ConfigurationError: there is no such backbone.
     """
     return inspect.signature(get_backbone(name)).parameters["width"].default
+
+
+class BackboneChoice(Config):
+    """The part of a configuration that says which backbone is trained."""
+
+    backbone: str = Field(default="cnn4", description="a name in BACKBONES")
+    width: int = Field(gt=0, description="filters of the first stage; where none is given, what is usual for the backbone")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _usual_width(cls, values: dict[str, Any]) -> dict[str, Any]:
+        return values if values.get("width") is not None else values | {"width": usual_width(values.get("backbone", "cnn4"))}
 
 
 class ModelDescription(Config):

@@ -10,12 +10,13 @@ class NormReluPool2d(nn.BatchNorm2d):
     """`max_pool2d(relu(batch_norm(x)), 2)`, to the last bit, with `nn.BatchNorm2d`'s parameters, statistics and names.
 
     With fixed statistics BN is one straight line a channel. A rising line and ReLU keep the order of numbers, so the largest may be taken
-    first; where the line falls (its weight is negative), the smallest. In training the statistics are of all numbers, and nothing is moved.
+    first; where the line falls (its weight is negative), the smallest. Statistics of the batch, as in training or where none are kept, are
+    of all numbers, and nothing is moved.
     """
 
     def forward(self, input: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h//2 w//2"]:
         """Halves height and width, rounding down."""
-        if self.training or not _may_branch(input):
+        if self.training or self.running_mean is None or not _may_branch(input):
             return functional.max_pool2d(functional.relu(super().forward(input), inplace=True), 2)
         falling = self.weight < 0
         if not falling.any():

@@ -52,5 +52,6 @@ def print_table(evaluation: "Evaluation") -> None:
     table.add_column("accuracy", justify="right")
     for row in e.rows:
         interval = f"{100 * row.accuracy:.2f} ± {100 * row.ci95:.2f}"
-        table.add_row(row.title, f"{row.backbone}, {row.width} filters", f"{row.parameters:,}", interval)
+        title = f"{row.title} (transductive)" if row.transductive else row.title
+        table.add_row(title, f"{row.backbone}, {row.width} filters", f"{row.parameters:,}", interval)
     Console().print(table)

@@ -15,7 +15,7 @@ ITERATIONS = 100
 
 
 def quickstart(device: options.Device = "auto", workspace: options.WorkspaceFolder = Path()) -> None:
-    """Train and compare all strategies on the embedded glyphs, in minutes on a laptop."""
+    """Train and compare what starts from a pretrained network, on the embedded glyphs, in minutes on a laptop."""
     typer.echo(f"1/3  fewshot-nsl pretrain --dataset {DATASET} --epochs {EPOCHS}")
     pretrain(dataset=DATASET, epochs=EPOCHS, device=device, workspace=workspace)
     typer.echo(f"2/3  fewshot-nsl meta-train --dataset {DATASET} --iterations {ITERATIONS}")

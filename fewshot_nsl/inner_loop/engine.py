@@ -50,9 +50,7 @@ def fast(kernels: Kernels | None = None) -> Engine:
     return Engine("fast" if kernels else "plain", fast_engine.adapt, partial(_network, kernels=kernels or PlainKernels()))
 
 
-def choose_engine(
-    name: str = "auto", device: torch.device | None = None, *, announce: Callable[[str], None] | None = None
-) -> Engine:
+def choose_engine(name: str = "auto", device: torch.device | None = None, *, announce: Callable[[str], None] | None = None) -> Engine:
     """The engine of this name.
 
     "higher" is the reference. "fast" was the faster at every size measured; its kernels are compiled for this processor at their first use.

@@ -46,6 +46,7 @@ class GroupedNetwork:
     def __init__(self, network: nn.Module, kernels: Kernels) -> None:
         self._normalise = next((module for module in network.modules() if isinstance(module, Normalise)), None)
         self._body = _regroup(network, kernels)
+        self._first = next(module for module in self._body.modules() if isinstance(module, TaskConv2d))
 
     def prepare(self, images: Shaped[Tensor, "tasks n c h w"]) -> Float[Tensor, "n tasks_c h w"]:
         """Normalised, the tasks' channels side by side, channels last."""
@@ -58,8 +59,7 @@ class GroupedNetwork:
     def features(self, parameters: Parameters, prepared: Float[Tensor, "n tasks_c h w"]) -> Float[Tensor, "tasks n d"]:
         """See `TaskNetwork`."""
         features: Tensor = functional_call(self._body, parameters, (prepared,))
-        tasks = len(next(iter(parameters.values())))
-        return features.unflatten(1, (tasks, -1)).transpose(0, 1)
+        return features.unflatten(1, (self._first.tasks(prepared), -1)).transpose(0, 1)
 
 
 def can_be_grouped(network: nn.Module) -> bool:

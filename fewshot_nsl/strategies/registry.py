@@ -3,6 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from fewshot_nsl.backbones import BackboneChoice
+from fewshot_nsl.errors import ConfigurationError
+from fewshot_nsl.strategies.maml import MAML
+from fewshot_nsl.strategies.meta_configs import MAMLConfig, MetaStaticConfig, MetaTrainConfig
+from fewshot_nsl.strategies.meta_learner import MetaLearner
 from fewshot_nsl.strategies.meta_static import MetaStatic
 from fewshot_nsl.strategies.nearest_mean import NearestMean
 from fewshot_nsl.strategies.retrained import RetrainedClassifier
@@ -18,18 +23,46 @@ class StrategyEntry:
     network: str
     """Which checkpoint it is evaluated from: the network "plain" or "dynamic" as pretrained, or the strategy's own."""
     build: Callable[..., Strategy]
-    """Called with the pretrained backbone, and the strategy's settings by keyword."""
+    """Called with a backbone, and the strategy's settings by keyword."""
 
 
-META_STRATEGIES: dict[str, Callable[..., MetaStatic]] = {
-    "meta-static": MetaStatic,
+@dataclass(frozen=True)
+class MetaStrategyEntry:
+    """A strategy that is trained on episodes."""
+
+    build: Callable[..., MetaLearner]
+    """Called with a backbone, and `config.arguments()` by keyword."""
+    config: type[MetaTrainConfig]
+    """How it is trained, with its defaults."""
+
+    @property
+    def from_scratch(self) -> bool:
+        """Whether it starts from random weights of a backbone that its configuration chooses; otherwise from a pretrained plain one."""
+        return issubclass(self.config, BackboneChoice)
+
+
+META_STRATEGIES: dict[str, MetaStrategyEntry] = {
+    "maml": MetaStrategyEntry(MAML, MAMLConfig),
+    "meta-static": MetaStrategyEntry(MetaStatic, MetaStaticConfig),
 }
 """Those trained on episodes: they have `loss(batch)` and a checkpoint of their own."""
 
 STRATEGIES: dict[str, StrategyEntry] = {
     "nearest-mean": StrategyEntry("plain, nearest class mean", "plain", NearestMean),
     "retrained": StrategyEntry("plain, retrained classifier", "plain", RetrainedClassifier),
+    "maml": StrategyEntry("MAML", "maml", MAML),
     "static": StrategyEntry("static NSN, finetuned", "plain", StaticFinetuned),
     "meta-static": StrategyEntry("static NSN, meta-learned", "meta-static", MetaStatic),
     "dynamic": StrategyEntry("dynamic NSN, retrained classifier", "dynamic", RetrainedClassifier),
 }
+
+
+def get_meta_strategy(name: str) -> MetaStrategyEntry:
+    """The strategy of this name that is trained on episodes.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
+    if name not in META_STRATEGIES:
+        raise ConfigurationError(f"strategy '{name}' is not trained on episodes: expected one of {', '.join(META_STRATEGIES)}")
+    return META_STRATEGIES[name]

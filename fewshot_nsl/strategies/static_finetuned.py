@@ -9,7 +9,7 @@ from fewshot_nsl.inner_loop import Engine, Parameters, fast
 from fewshot_nsl.similarity import convert, similarity_parameters
 from fewshot_nsl.strategies.logistic import fit_logistic_regression
 from fewshot_nsl.strategies.strategy import Classifier
-from fewshot_nsl.strategies.tasks import CLASSIFIER, expand, task_features, task_logits, task_loss
+from fewshot_nsl.strategies.tasks import CLASSIFIER, cross_entropies, expand, task_features, task_logits
 
 
 class StaticFinetuned:
@@ -55,7 +55,7 @@ class StaticFinetuned:
 
         def loss(parameters: Parameters) -> Tensor:
             decay = self.penalty / 2 * parameters[CLASSIFIER].square().sum((1, 2))
-            return task_loss(network, parameters, images, support_labels) + decay
+            return cross_entropies(task_logits(network, parameters, images), support_labels) + decay
 
         tuned = self.engine.adapt(loss, start, steps=self.steps, lr=self.rates, first_order=True)
         tuned = {name: value.detach() for name, value in tuned.items()}

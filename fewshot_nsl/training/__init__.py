@@ -2,7 +2,7 @@
 
 from fewshot_nsl.training.checkpoint import Checkpoint, CheckpointCard, load_checkpoint, save_checkpoint
 from fewshot_nsl.training.from_pretrained import train_from_pretrained
-from fewshot_nsl.training.meta_train import MetaTrainConfig, meta_train
+from fewshot_nsl.training.meta_train import meta_train
 from fewshot_nsl.training.pretrain import PretrainConfig, pretrain
 from fewshot_nsl.training.restore import check_store, find_checkpoint, find_pretrained, gather_rows, restore_backbone, restore_strategy
 from fewshot_nsl.training.run import Run, find_run
@@ -11,7 +11,6 @@ from fewshot_nsl.training.table import evaluate_rows
 __all__ = [
     "Checkpoint",
     "CheckpointCard",
-    "MetaTrainConfig",
     "PretrainConfig",
     "Run",
     "check_store",

@@ -9,7 +9,7 @@ from torch import Tensor
 from fewshot_nsl.data import ImageStore
 from fewshot_nsl.episodes import EpisodeDataset, EpisodeLoader, EpisodeSampler
 from fewshot_nsl.evaluate import evaluate
-from fewshot_nsl.strategies import MetaStatic
+from fewshot_nsl.strategies import MetaLearner
 from fewshot_nsl.training.loop import restore_optimizer
 
 
@@ -17,8 +17,8 @@ class Episodic:
     """Step i trains on episodes `i * meta_batch ...` of the `train` split; a `Trainee`.
 
     Only parameters that ask for a gradient are given to Adam, with a learning rate that falls from `lr` to 0 along a cosine. Validation is
-    the shared evaluator on `val` episodes, the same every time. `tasks_at_once` bounds memory: gradients of so many tasks are taken together
-    and then added up; by default those of the whole meta-batch.
+    the shared evaluator on `val` episodes, the same every time. `tasks_at_once` bounds memory: the gradients of so many tasks are taken
+    together, and then added up; by default those of the whole meta-batch.
 
     Raises:
         EpisodeError: the store cannot give such episodes.
@@ -26,7 +26,7 @@ class Episodic:
 
     def __init__(
         self,
-        strategy: MetaStatic,
+        strategy: MetaLearner,
         store: ImageStore,
         device: torch.device,
         *,
@@ -71,7 +71,7 @@ class Episodic:
         return float(evaluate(self.strategy, self.store, self._validation, self.validation_episodes, self.device).mean())
 
     def weights(self) -> dict[str, Tensor]:
-        """The whole strategy, frozen filters included."""
+        """The whole strategy, with what never moves."""
         return self.strategy.state_dict()
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:

@@ -1,49 +1,26 @@
 """Meta-training: a strategy's own loss over episodes of the base classes, selected on `val` episodes (Finn et al. 2017, algorithm 2)."""
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import ConfigDict
 
+from fewshot_nsl.backbones import BackboneChoice, build_model
 from fewshot_nsl.config import Config
 from fewshot_nsl.data import ImageStore
 from fewshot_nsl.errors import CheckpointError
-from fewshot_nsl.strategies import META_STRATEGIES
+from fewshot_nsl.strategies import MetaTrainConfig, get_meta_strategy
 from fewshot_nsl.training.checkpoint import Checkpoint, CheckpointCard
 from fewshot_nsl.training.episodic import Episodic
+from fewshot_nsl.training.fresh import describe_backbone, initial_weights
 from fewshot_nsl.training.loop import Progress, train
 from fewshot_nsl.training.restore import check_store, restore_backbone
 from fewshot_nsl.training.run import Run, open_run, run_record
 from fewshot_nsl.workspace import Workspace, file_checksum
 
 
-class MetaTrainConfig(Config):
-    """Everything that decides the result, images and pretrained weights apart."""
+class _FromPretrained(Config):
+    """What names a run that starts from a pretrained backbone: its configuration, and the checkpoint; another one is another run."""
 
-    strategy: str = Field(default="meta-static", description="a name in META_STRATEGIES")
-    n_way: int = Field(default=5, gt=1)
-    n_shot: int = Field(default=5, gt=0)
-    n_query: int = Field(default=15, gt=0, description="per class")
-    iterations: int = Field(default=1000, gt=0, description="outer steps")
-    meta_batch: int = Field(default=2, gt=0, description="tasks of an outer step")
-    lr: float = Field(default=1e-3, gt=0, description="of Adam, outside; falls to 0 along a cosine")
-    inner_lr: float = Field(default=0.01, gt=0, description="of M")
-    inner_lr_classifier: float = Field(default=10.0, gt=0)
-    inner_steps: int = Field(default=5, ge=0)
-    inner_test_steps: int = Field(default=10, ge=0)
-    first_order: bool = False
-    validate_every: int = Field(default=100, gt=0, description="outer steps")
-    validation_episodes: int = Field(default=100, gt=0)
-    seed: int = Field(default=0, ge=0, lt=2**63)
-
-    @field_validator("strategy")
-    @classmethod
-    def _is_trained_on_episodes(cls, name: str) -> str:
-        if name not in META_STRATEGIES:
-            raise ValueError(f"it is not trained on episodes: expected one of {', '.join(META_STRATEGIES)}")
-        return name
-
-
-class _Identity(MetaTrainConfig):
-    """What names the run: another pretrained checkpoint is another run."""
+    model_config = ConfigDict(extra="allow")
 
     pretrained_sha256: str
 
@@ -51,50 +28,39 @@ class _Identity(MetaTrainConfig):
 def meta_train(
     workspace: Workspace,
     store: ImageStore,
-    pretrained: Checkpoint,
+    pretrained: Checkpoint | None,
     config: MetaTrainConfig,
     device: torch.device,
     *,
     resume: bool = True,
     progress: Progress | None = None,
 ) -> Run:
-    """Train from a pretrained plain backbone; the run's `best` checkpoint has the highest accuracy on `val` episodes.
+    """Train a strategy; the run's `best` checkpoint has the highest accuracy on `val` episodes.
+
+    Args:
+        workspace: where the run is.
+        store: its classes of `train` teach, those of `val` choose.
+        pretrained: the plain backbone to start from; None for a strategy that starts from scratch.
+        config: of the strategy that it names.
+        device: what is computed on.
+        resume: go on where the same run stopped; otherwise begin it again.
+        progress: called after every step.
 
     Raises:
-        CheckpointError: `pretrained` is not plain, or of another store.
+        CheckpointError: `pretrained` is missing, not wanted, not plain, or of another store.
+        ConfigurationError: sizes that the backbone refuses.
         EpisodeError: the store cannot give such episodes.
         TrainingError: the loss is not finite, or a signal asked to stop; the same call resumes.
     """
-    if pretrained.card.network != "plain":
-        raise CheckpointError(
-            f"checkpoint {pretrained.path} is of network '{pretrained.card.network}': {config.strategy} starts from 'plain'"
-        )
-    check_store(pretrained, store)
-    settings = {
-        "n_way": config.n_way,
-        "steps": config.inner_steps,
-        "test_steps": config.inner_test_steps,
-        "lr": config.inner_lr,
-        "lr_classifier": config.inner_lr_classifier,
-        "first_order": config.first_order,
-    }
-    card = CheckpointCard(
-        network=config.strategy,
-        description=pretrained.card.description,
-        settings=settings,
-        dataset=store.name,
-        fingerprint=store.fingerprint,
-        augmentations=pretrained.card.augmentations,
-        seed=config.seed,
-        step=0,
-    )
-    identity = _Identity(**config.model_dump(), pretrained_sha256=file_checksum(pretrained.path))
+    card, identity = _begin(store, pretrained, config)
     run = open_run(workspace, card, identity)
     if not resume:
         run.clear()
     if run.finished:
         return run
-    strategy = META_STRATEGIES[config.strategy](restore_backbone(pretrained), **settings).to(device)
+    with initial_weights(config.seed):
+        backbone = restore_backbone(pretrained) if pretrained else build_model(card.description)
+        strategy = get_meta_strategy(config.strategy).build(backbone, **card.settings).to(device)
     trainee = Episodic(
         strategy,
         store,
@@ -118,3 +84,35 @@ def meta_train(
         progress=progress,
     )
     return run
+
+
+def _begin(store: ImageStore, pretrained: Checkpoint | None, config: MetaTrainConfig) -> tuple[CheckpointCard, Config]:
+    """The card of the run's checkpoints, at step 0, and what names the run."""
+    name = config.strategy
+    identity: Config
+    if isinstance(config, BackboneChoice):
+        if pretrained is not None:
+            raise CheckpointError(f"{name} starts from scratch: expected no checkpoint, got {pretrained.path}; leave --checkpoint out")
+        description, augmentations, identity = describe_backbone(config, store), [], config
+    else:
+        if pretrained is None:
+            raise CheckpointError(
+                f"{name} starts from a pretrained plain backbone, got none; train it first: fewshot-nsl pretrain --dataset {store.name} "
+                f"--network plain"
+            )
+        if pretrained.card.network != "plain":
+            raise CheckpointError(f"checkpoint {pretrained.path} is of network '{pretrained.card.network}': {name} starts from 'plain'")
+        check_store(pretrained, store)
+        description, augmentations = pretrained.card.description, pretrained.card.augmentations
+        identity = _FromPretrained.model_validate({**config.model_dump(), "pretrained_sha256": file_checksum(pretrained.path)})
+    card = CheckpointCard(
+        network=name,
+        description=description,
+        settings=config.arguments(),
+        dataset=store.name,
+        fingerprint=store.fingerprint,
+        augmentations=augmentations,
+        seed=config.seed,
+        step=0,
+    )
+    return card, identity

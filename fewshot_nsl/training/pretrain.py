@@ -1,26 +1,24 @@
 """Pretraining: a backbone and a linear classifier learn the base classes (Liu et al. 2019, section 7.2)."""
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from fewshot_nsl.backbones import ModelDescription, usual_width
-from fewshot_nsl.config import Config
+from fewshot_nsl.backbones import BackboneChoice
 from fewshot_nsl.data import ImageStore
 from fewshot_nsl.training.checkpoint import CheckpointCard
+from fewshot_nsl.training.fresh import describe_backbone
 from fewshot_nsl.training.loop import Progress, train
 from fewshot_nsl.training.run import Run, open_run, run_record
 from fewshot_nsl.training.supervised import Supervised
 from fewshot_nsl.workspace import Workspace
 
 
-class PretrainConfig(Config):
+class PretrainConfig(BackboneChoice):
     """Everything that decides the result, the images apart."""
 
     network: Literal["plain", "dynamic"] = Field(description="convolutions of the backbone")
-    backbone: str = "cnn4"
-    width: int = Field(gt=0, description="filters of the first stage; where none is given, what is usual for the backbone")
     epochs: int = Field(default=30, gt=0)
     batch_size: int = Field(default=128, gt=1, description="images")
     lr: float = Field(default=0.1, gt=0, description="peak learning rate of the one-cycle schedule")
@@ -28,11 +26,6 @@ class PretrainConfig(Config):
     weight_decay: float = Field(default=5e-4, ge=0)
     augment: bool = Field(default=True, description="crop and flip, as far as the dataset's card says that they keep the label")
     seed: int = Field(default=0, ge=0, lt=2**63)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _usual_width(cls, values: dict[str, Any]) -> dict[str, Any]:
-        return values if values.get("width") is not None else values | {"width": usual_width(values.get("backbone", "cnn4"))}
 
 
 def pretrain(
@@ -50,16 +43,7 @@ def pretrain(
         ConfigurationError: sizes that the backbone refuses.
         TrainingError: the loss is not finite, or a signal asked to stop; the same call resumes.
     """
-    description = ModelDescription(
-        backbone=config.backbone,
-        image_size=store.images.shape[1],
-        channels=store.images.shape[3],
-        width=config.width,
-        mean=store.mean,
-        std=store.std,
-        similarity=config.network,
-        structure="diagonal" if config.network == "dynamic" else None,
-    )
+    description = describe_backbone(config, store, config.network)
     card = CheckpointCard(
         network=config.network,
         description=description,

@@ -34,7 +34,7 @@ def restore_strategy(name: str, checkpoint: Checkpoint, device: torch.device) ->
     if card.network != entry.network:
         raise CheckpointError(f"checkpoint {checkpoint.path} is of network '{card.network}': strategy {name} takes '{entry.network}'")
     if name in META_STRATEGIES:
-        strategy = META_STRATEGIES[name](build_model(card.description), **card.settings)
+        strategy = META_STRATEGIES[name].build(build_model(card.description), **card.settings)
         load_state(strategy, checkpoint.tensors, checkpoint.path)
         return strategy.to(device)
     return entry.build(restore_backbone(checkpoint).to(device))

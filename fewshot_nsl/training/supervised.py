@@ -14,6 +14,7 @@ from fewshot_nsl.backbones import ModelDescription, build_model
 from fewshot_nsl.data import ImageStore
 from fewshot_nsl.episodes import augment
 from fewshot_nsl.errors import ConfigurationError
+from fewshot_nsl.training.fresh import initial_weights
 from fewshot_nsl.training.loop import restore_optimizer
 from fewshot_nsl.training.streams import stream
 
@@ -56,8 +57,7 @@ class Supervised:
         if self.steps_per_epoch == 0:
             raise ConfigurationError(f"a batch of {batch_size} images, but only {len(self._train)} to train on; lower --batch-size")
         self.steps = epochs * self.steps_per_epoch
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
+        with initial_weights(seed):
             backbone = build_model(description)
             classifier = nn.Linear(backbone.features, len(classes))
         self._model = nn.Sequential(OrderedDict(backbone=backbone, classifier=classifier)).to(device)

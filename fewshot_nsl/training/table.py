@@ -59,8 +59,8 @@ def evaluate_rows(
     adapting = [strategy for strategy in strategies if isinstance(strategy, Adapting)]
     chosen = engine() if engine and adapting else None
     if chosen:
-        for strategy in adapting:
-            strategy.engine = chosen
+        for each in adapting:
+            each.engine = chosen
     # Those that adapt to images meet the last episode before any row is computed: what cannot work, or is not there, fails at once.
     last = EpisodeLoader(EpisodeDataset(store, sampler, episodes=1, start=episodes - 1), device)[0]
     for strategy in strategies:

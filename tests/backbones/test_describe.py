@@ -5,7 +5,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from fewshot_nsl.backbones import BACKBONES, CNN4, Backbone, ModelDescription, build_model
+from fewshot_nsl.backbones import BACKBONES, CNN4, Backbone, BackboneChoice, ModelDescription, build_model
 from fewshot_nsl.errors import ConfigurationError
 from fewshot_nsl.similarity import DynamicSimilarityConv2d, StaticSimilarityConv2d, convert, fold
 
@@ -160,3 +160,15 @@ def test_descriptions_are_checked(change: dict[str, Any]) -> None:
 def test_a_description_does_not_change() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         PLAIN.width = 64
+
+
+@pytest.mark.parametrize(("backbone", "width"), [("cnn4", 32), ("resnet12", 64)])
+def test_the_width_is_the_usual_one_where_none_is_given(backbone: str, width: int) -> None:
+    assert BackboneChoice.checked({"backbone": backbone}).width == width
+    assert BackboneChoice.checked({"backbone": backbone, "width": None}).width == width
+    assert BackboneChoice.checked({"backbone": backbone, "width": 6}).width == 6
+
+
+def test_a_choice_of_an_unknown_backbone_is_refused_in_one_line() -> None:
+    with pytest.raises(ConfigurationError, match=r"^backbone 'vgg' is unknown: expected one of cnn4, cnn9, [a-z0-9, -]*$"):
+        BackboneChoice.checked({"backbone": "vgg"})

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from fewshot_nsl.backbones import with_batch_statistics
 from fewshot_nsl.backbones.pooled import NormReluPool2d
 
 SIGNS = {"rising": 1.0, "falling": -1.0, "mixed": None}
@@ -87,3 +88,14 @@ def test_where_all_four_are_below_zero_nothing_passes() -> None:
     assert output.item() == 0
     assert images.grad is not None
     assert not images.grad.any()
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("sign", SIGNS.values(), ids=SIGNS.keys())
+def test_where_no_statistics_are_kept_those_of_the_whole_batch_are_used(sign: float | None, *, training: bool) -> None:
+    plain, ours = _pair(sign)
+    images = torch.randn(4, 6, 7, 5)
+    expected = plain.train()(images)
+    own = with_batch_statistics(ours).train(training)
+    assert torch.equal(own(images), expected)
+    assert own.running_mean is None

@@ -21,6 +21,7 @@ from fewshot_nsl.workspace import Workspace
 SMALL = ("--width", "4", "--epochs", "2", "--batch-size", "256")
 """Seconds of training, not a good backbone."""
 FEW = ("--iterations", "3", "--meta-batch", "1", "--inner-steps", "2", "--validation-episodes", "4")
+MAML = ("meta-train", "--strategy", "maml", "--width", "4", "--validate-every", "1", *FEW)
 
 
 def start(folder: Path, *arguments: str, prepare: Callable[[], None] | None = None) -> "subprocess.Popen[str]":
@@ -51,7 +52,7 @@ def refused(folder: Path, *arguments: str, prepare: Callable[[], None] | None = 
 
 @pytest.fixture(scope="module")
 def trained(glyph_workspace: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workspace in which the three commands were run, bare but for their sizes."""
+    """A workspace in which everything was trained, bare but for sizes."""
     folder = tmp_path_factory.mktemp("trained")
     shutil.copytree(glyph_workspace.root, folder, dirs_exist_ok=True)
     _, error = run(folder, "pretrain", *SMALL)
@@ -59,6 +60,9 @@ def trained(glyph_workspace: Workspace, tmp_path_factory: pytest.TempPathFactory
     output, error = run(folder, "meta-train", "--strategy", "meta-static", *FEW)
     assert "Starting from runs/glyphs/cnn4/plain/seed0-" in error
     assert "glyphs meta-static: validation accuracy" in output
+    output, error = run(folder, *MAML)
+    assert "Starting from" not in error
+    assert "glyphs maml: validation accuracy" in output
     return folder
 
 
@@ -69,11 +73,12 @@ def workspace(glyph_workspace: Workspace, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_three_commands_give_the_table_and_the_file(trained: Path) -> None:
+def test_the_last_command_gives_the_table_and_the_file(trained: Path) -> None:
     output, _ = run(trained, "evaluate", "--episodes", "20", "--output", "table.json")
     titles = [
         "plain, nearest class mean",
         "plain, retrained classifier",
+        "MAML (transductive)",
         "static NSN, finetuned",
         "static NSN, meta-learned",
         "dynamic NSN",
@@ -83,11 +88,12 @@ def test_three_commands_give_the_table_and_the_file(trained: Path) -> None:
     result = json.loads((trained / "table.json").read_text())
     assert result["dataset"] == "glyphs"
     assert result["command"] == "fewshot-nsl evaluate --episodes 20 --output table.json"
+    assert output.count("transductive") == 1
     assert result["rows"][0]["accuracy"] > 0.25  # chance is 0.2, and even this little training shows
     for row in result["rows"]:
         assert row["accuracy"] == pytest.approx(sum(row["accuracies"]) / 20)
         assert f"{100 * row['accuracy']:.2f} ± {100 * row['ci95']:.2f}" in output
-        assert row["transductive"] is False
+        assert row["transductive"] is (row["strategy"] == "maml")
         assert row["trained_on"] == "glyphs"
         assert (trained / row["checkpoint"]).is_file()
 
@@ -124,8 +130,8 @@ def test_checkpoints_say_what_they_are(trained: Path) -> None:
         assert len(card["fingerprint"]) == 64
 
 
-def test_killed_training_goes_on_to_the_same_weights(workspace: Path, trained: Path) -> None:
-    arguments = ("pretrain", "--network", "plain", *SMALL)
+@pytest.mark.parametrize("arguments", [("pretrain", "--network", "plain", *SMALL), MAML], ids=["plain", "maml"])
+def test_killed_training_goes_on_to_the_same_weights(workspace: Path, trained: Path, arguments: tuple[str, ...]) -> None:
     process = start(workspace, *arguments)
     while not list((workspace / "runs").rglob("last.safetensors")):
         assert process.poll() is None, process.communicate()
@@ -164,8 +170,12 @@ def test_interrupt_leaves_a_checkpoint_and_says_how_to_go_on(workspace: Path) ->
         (("meta-train",), "train it first: fewshot-nsl pretrain --dataset glyphs --network plain"),
         (
             ("meta-train", "--strategy", "nearest-mean"),
-            "strategy of MetaTrainConfig: it is not trained on episodes: expected one of meta-static, got 'nearest-mean'",
+            "strategy 'nearest-mean' is not trained on episodes: expected one of maml, meta-static",
         ),
+        (("meta-train", "--strategy", "maml", "--inner-lr-classifier", "1"), "maml has no setting 'inner_lr_classifier'"),
+        (("meta-train", "--strategy", "maml", "--backbone", "vgg"), "backbone 'vgg' is unknown: expected one of cnn4"),
+        (("meta-train", "--width", "8"), "meta-static has no setting 'width': expected some of strategy, n_way"),
+        (("evaluate", "--strategy", "maml"), "train one: fewshot-nsl meta-train --strategy maml --dataset glyphs"),
         (("evaluate",), "train first: fewshot-nsl pretrain --dataset glyphs"),
         (("evaluate", "--strategy", "magic"), "strategy 'magic' is unknown: expected one of nearest-mean"),
         (("evaluate", "--checkpoint", "none.safetensors"), "checkpoint none.safetensors does not exist"),
@@ -186,7 +196,7 @@ def test_bad_requests_get_one_line(workspace: Path, arguments: tuple[str, ...], 
             ("--n-shot", "50"),
             "class u0532-armenian-capital-ben has 60 images, an episode takes 50 shots and 15 queries = 65; ask for fewer",
         ),
-        (("--n-way", "3"), "meta-static learned a 5-way classifier, the episodes have 3 ways; use --n-way 5"),
+        (("--n-way", "3"), "maml learned a 5-way classifier, the episodes have 3 ways; use --n-way 5"),
         (("--split", "holdout"), "glyphs has no split 'holdout'; there are: train, val, test"),
         (("--seed", "1"), "no strategy has a checkpoint for glyphs, cnn4, seed 1"),
     ],
@@ -205,6 +215,8 @@ def test_cuda_is_refused_where_there_is_none(workspace: Path) -> None:
 
 def test_checkpoint_of_another_network_is_refused(trained: Path) -> None:
     dynamic = next((trained / "runs" / "glyphs" / "cnn4" / "dynamic").glob("*/best.safetensors"))
+    error = refused(trained, "meta-train", "--strategy", "maml", "--checkpoint", str(dynamic))
+    assert "maml starts from scratch: expected no checkpoint" in error
     assert "is of network 'dynamic': meta-static starts from 'plain'" in refused(trained, "meta-train", "--checkpoint", str(dynamic))
     error = refused(trained, "evaluate", "--checkpoint", str(dynamic), "--strategy", "static")
     assert "strategy static has no checkpoint of network 'plain'" in error

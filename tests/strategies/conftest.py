@@ -53,6 +53,7 @@ def build(backbone: Backbone, dynamic_backbone: Backbone) -> Callable[[str], Str
     def make(name: str) -> Strategy:
         entry = STRATEGIES[name]
         settings = {"n_way": 3} if name in META_STRATEGIES else {}
+        torch.manual_seed(0)
         strategy = entry.build(dynamic_backbone if entry.network == "dynamic" else backbone, **settings)
         return strategy.double() if isinstance(strategy, nn.Module) else strategy
 

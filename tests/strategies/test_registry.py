@@ -6,17 +6,20 @@ from torch import Tensor, nn
 
 from fewshot_nsl.backbones import Backbone
 from fewshot_nsl.episodes import EpisodeBatch
-from fewshot_nsl.strategies import META_STRATEGIES, STRATEGIES, Strategy
+from fewshot_nsl.errors import ConfigurationError
+from fewshot_nsl.strategies import META_STRATEGIES, STRATEGIES, MetaLearner, Strategy, get_meta_strategy
+from fewshot_nsl.strategies.tasks import BIAS, CLASSIFIER
 
 Predict = Callable[[Strategy, Tensor, Tensor, Tensor], Tensor]
 Build = Callable[[str], Strategy]
 
 EVERY = pytest.mark.parametrize("name", STRATEGIES)
+INDUCTIVE = pytest.mark.parametrize("name", [name for name in STRATEGIES if name != "maml"])
 
 
 @EVERY
-def test_every_strategy_says_that_queries_do_not_see_each_other(build: Build, name: str) -> None:
-    assert build(name).transductive is False
+def test_every_strategy_says_whether_queries_see_each_other(build: Build, name: str) -> None:
+    assert build(name).transductive is (name == "maml")
 
 
 @EVERY
@@ -34,7 +37,7 @@ def test_every_strategy_tells_colours_apart(build: Build, predict: Predict, batc
     assert (predicted == batch.query_labels).double().mean() > 0.6  # chance is a third
 
 
-@EVERY
+@INDUCTIVE
 def test_queries_may_come_one_by_one(build: Build, predict: Predict, batch: EpisodeBatch, name: str) -> None:
     strategy = build(name)
     together = predict(strategy, batch.support, batch.support_labels, batch.query)
@@ -59,8 +62,10 @@ def test_the_order_of_supports_means_nothing(build: Build, predict: Predict, bat
 
 @EVERY
 def test_renaming_the_ways_renames_the_answers(build: Build, predict: Predict, batch: EpisodeBatch, name: str) -> None:
-    # Of meta-static this holds while its classifier is new: a learned one may prefer a way.
     strategy, renamed = build(name), torch.tensor([2, 0, 1])
+    if isinstance(strategy, MetaLearner):  # a learned classifier may prefer a way; one of zeros does not
+        for value in (value for key, value in strategy.moving.items() if key in (CLASSIFIER, BIAS)):
+            nn.init.zeros_(value)
     expected = predict(strategy, batch.support, batch.support_labels, batch.query)
     found = predict(strategy, batch.support, renamed[batch.support_labels], batch.query)
     torch.testing.assert_close(found[..., renamed], expected, rtol=1e-6, atol=1e-6)
@@ -92,11 +97,21 @@ def test_fitting_moves_nothing_of_the_network(
 
 
 def test_strategies_trained_on_episodes_are_evaluated_from_a_checkpoint_of_their_own() -> None:
-    for name, build in META_STRATEGIES.items():
+    for name, entry in META_STRATEGIES.items():
         assert STRATEGIES[name].network == name
-        assert STRATEGIES[name].build is build
+        assert STRATEGIES[name].build is entry.build
     assert {entry.network for name, entry in STRATEGIES.items() if name not in META_STRATEGIES} == {"plain", "dynamic"}
 
 
 def test_titles_tell_strategies_apart() -> None:
     assert len({entry.title for entry in STRATEGIES.values()}) == len(STRATEGIES)
+
+
+def test_what_a_strategy_is_trained_from_is_said() -> None:
+    assert {name: get_meta_strategy(name).from_scratch for name in META_STRATEGIES} == {"maml": True, "meta-static": False}
+
+
+@pytest.mark.parametrize("name", ["retrained", "magic"])
+def test_what_is_not_trained_on_episodes_is_refused(name: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"strategy '{name}' is not trained on episodes: expected one of maml, meta-static"):
+        get_meta_strategy(name)

@@ -10,7 +10,7 @@ from fewshot_nsl.episodes import EpisodeBatch
 from fewshot_nsl.inner_loop import GroupedNetwork, LoopedNetwork, Parameters, TaskNetwork
 from fewshot_nsl.kernels import PlainKernels
 from fewshot_nsl.similarity import convert, similarity_parameters
-from fewshot_nsl.strategies.tasks import CLASSIFIER, expand, task_features, task_logits, task_loss
+from fewshot_nsl.strategies.tasks import CLASSIFIER, cross_entropies, expand, task_features, task_logits
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_each_task_sees_its_own_parameters(network: nn.Module, many: TaskNetwork
         torch.testing.assert_close(features[task], expected.detach(), check_stride=False)
         logits = task_logits(many, own, query)[task]
         torch.testing.assert_close(logits, (expected @ own[CLASSIFIER][task].T).detach())
-        loss = task_loss(many, own, query, batch.query_labels)[task]
+        loss = cross_entropies(task_logits(many, own, query), batch.query_labels)[task]
         torch.testing.assert_close(loss, functional.cross_entropy(logits, batch.query_labels[task]))
     torch.testing.assert_close(features.norm(dim=-1), torch.ones(2, 12, dtype=torch.float64))
     assert not torch.allclose(features[0], functional.normalize(network(batch.query[0]), dim=-1))

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from fewshot_nsl.data import ImageStore
-from fewshot_nsl.training import MetaTrainConfig, PretrainConfig, Run, load_checkpoint, meta_train, pretrain
+from fewshot_nsl.strategies import MAMLConfig, MetaStaticConfig
+from fewshot_nsl.training import PretrainConfig, Run, load_checkpoint, meta_train, pretrain
 from fewshot_nsl.workspace import Workspace, open_workspace
 
 CPU = torch.device("cpu")
@@ -17,9 +18,9 @@ def plain_config() -> PretrainConfig:
 
 
 @pytest.fixture(scope="session")
-def meta_config() -> MetaTrainConfig:
+def meta_config() -> MetaStaticConfig:
     """4 outer steps."""
-    return MetaTrainConfig(
+    return MetaStaticConfig(
         n_way=3,
         n_shot=2,
         n_query=3,
@@ -31,6 +32,13 @@ def meta_config() -> MetaTrainConfig:
         validation_episodes=5,
         lr=0.05,
     )
+
+
+@pytest.fixture(scope="session")
+def maml_config(meta_config: MetaStaticConfig) -> MAMLConfig:
+    """The same 4 outer steps."""
+    shared = meta_config.model_dump(exclude={"strategy", "inner_lr_classifier"})
+    return MAMLConfig.checked({**shared, "width": 4, "inner_lr": 0.1})
 
 
 @pytest.fixture(scope="session")
@@ -52,6 +60,12 @@ def dynamic_run(trained: Workspace, tiny_store: ImageStore, plain_config: Pretra
 
 
 @pytest.fixture(scope="session")
-def meta_run(trained: Workspace, tiny_store: ImageStore, plain_run: Run, meta_config: MetaTrainConfig) -> Run:
+def meta_run(trained: Workspace, tiny_store: ImageStore, plain_run: Run, meta_config: MetaStaticConfig) -> Run:
     """Meta-static, from the plain network."""
     return meta_train(trained, tiny_store, load_checkpoint(plain_run.best), meta_config, CPU)
+
+
+@pytest.fixture(scope="session")
+def maml_run(trained: Workspace, tiny_store: ImageStore, maml_config: MAMLConfig) -> Run:
+    """MAML, from scratch."""
+    return meta_train(trained, tiny_store, None, maml_config, CPU)

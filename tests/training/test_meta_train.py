@@ -3,25 +3,39 @@ import os
 import signal
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from fewshot_nsl.backbones import build_model
 from fewshot_nsl.data import ImageStore
-from fewshot_nsl.errors import CheckpointError, ConfigurationError, EpisodeError, TrainingError
-from fewshot_nsl.strategies import MetaStatic
-from fewshot_nsl.training import Checkpoint, MetaTrainConfig, Run, load_checkpoint, meta_train, restore_strategy
+from fewshot_nsl.errors import CheckpointError, EpisodeError, TrainingError
+from fewshot_nsl.strategies import MAML, MAMLConfig, MetaStatic, MetaStaticConfig, MetaTrainConfig
+from fewshot_nsl.training import Checkpoint, Run, load_checkpoint, meta_train, restore_strategy
 from fewshot_nsl.workspace import Workspace
 
 CPU = torch.device("cpu")
+KEPT = Path(__file__).parents[2] / "evaluate" / "checkpoints" / "cifar-fs"
 MOVING = {*(f"backbone.blocks.{i}.0.M" for i in range(4)), "classifier"}
+
+
+Start = tuple[Run, Checkpoint | None, MetaTrainConfig]
+"""A finished run, and how it was started."""
 
 
 @pytest.fixture(scope="session")
 def pretrained(plain_run: Run) -> Checkpoint:
     return load_checkpoint(plain_run.best)
+
+
+@pytest.fixture(scope="session")
+def starts(
+    pretrained: Checkpoint, meta_run: Run, meta_config: MetaStaticConfig, maml_run: Run, maml_config: MAMLConfig
+) -> dict[str, Start]:
+    return {"meta-static": (meta_run, pretrained, meta_config), "maml": (maml_run, None, maml_config)}
 
 
 def _log(run: Run) -> list[dict[str, str]]:
@@ -33,7 +47,7 @@ def _validations(run: Run) -> list[float]:
     return [float(row["validation"]) for row in _log(run) if row["validation"]]
 
 
-def test_the_checkpoint_says_what_it_is(trained: Workspace, meta_run: Run, pretrained: Checkpoint, meta_config: MetaTrainConfig) -> None:
+def test_the_checkpoint_says_what_it_is(trained: Workspace, meta_run: Run, pretrained: Checkpoint, meta_config: MetaStaticConfig) -> None:
     card = load_checkpoint(meta_run.best).card
     assert (card.network, card.dataset, card.fingerprint) == ("meta-static", "tiny", pretrained.card.fingerprint)
     assert card.description == pretrained.card.description
@@ -59,7 +73,7 @@ def test_the_best_is_the_highest_validation(meta_run: Run) -> None:
     assert best.step == 2 * (1 + validations.index(max(validations)))
 
 
-def test_a_restored_strategy_has_the_learned_weights_and_settings(meta_run: Run, meta_config: MetaTrainConfig) -> None:
+def test_a_restored_strategy_has_the_learned_weights_and_settings(meta_run: Run, meta_config: MetaStaticConfig) -> None:
     checkpoint = load_checkpoint(meta_run.best)
     strategy = restore_strategy("meta-static", checkpoint, CPU)
     assert isinstance(strategy, MetaStatic)
@@ -74,7 +88,7 @@ def _with_other_images(store: ImageStore, split: str) -> ImageStore:
 
 
 def test_novel_classes_play_no_part(
-    workspace: Workspace, meta_run: Run, pretrained: Checkpoint, tiny_store: ImageStore, meta_config: MetaTrainConfig
+    workspace: Workspace, meta_run: Run, pretrained: Checkpoint, tiny_store: ImageStore, meta_config: MetaStaticConfig
 ) -> None:
     run = meta_train(workspace, _with_other_images(tiny_store, "test"), pretrained, meta_config, CPU)
     assert _log(run) == _log(meta_run)
@@ -82,7 +96,7 @@ def test_novel_classes_play_no_part(
 
 
 def test_validation_classes_choose_and_do_not_teach(
-    workspace: Workspace, meta_run: Run, pretrained: Checkpoint, tiny_store: ImageStore, meta_config: MetaTrainConfig
+    workspace: Workspace, meta_run: Run, pretrained: Checkpoint, tiny_store: ImageStore, meta_config: MetaStaticConfig
 ) -> None:
     run = meta_train(workspace, _with_other_images(tiny_store, "val"), pretrained, meta_config, CPU)
     assert [row["loss"] for row in _log(run)] == [row["loss"] for row in _log(meta_run)]
@@ -91,7 +105,7 @@ def test_validation_classes_choose_and_do_not_teach(
 
 
 def test_a_second_call_gives_the_finished_run(
-    trained: Workspace, meta_run: Run, pretrained: Checkpoint, tiny_store: ImageStore, meta_config: MetaTrainConfig
+    trained: Workspace, meta_run: Run, pretrained: Checkpoint, tiny_store: ImageStore, meta_config: MetaStaticConfig
 ) -> None:
     told: list[Any] = []
     run = meta_train(trained, tiny_store, pretrained, meta_config, CPU, progress=lambda *call: told.append(call))
@@ -99,27 +113,31 @@ def test_a_second_call_gives_the_finished_run(
     assert told == []
 
 
+@pytest.mark.parametrize("strategy", ["meta-static", "maml"])
 def test_a_stopped_run_ends_bit_for_bit_as_one_that_was_not(
-    workspace: Workspace, meta_run: Run, pretrained: Checkpoint, tiny_store: ImageStore, meta_config: MetaTrainConfig
+    workspace: Workspace, starts: dict[str, Start], tiny_store: ImageStore, strategy: str
 ) -> None:
+    whole, start, config = starts[strategy]
+
     def interrupt(done: int, total: int, metrics: Mapping[str, float]) -> None:
         del total, metrics
         if done == 2:
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(TrainingError, match="stopped by SIGINT after step"):
-        meta_train(workspace, tiny_store, pretrained, meta_config, CPU, progress=interrupt)
-    run = meta_train(workspace, tiny_store, pretrained, meta_config, CPU)
-    assert _log(run) == _log(meta_run)
+        meta_train(workspace, tiny_store, start, config, CPU, progress=interrupt)
+    torch.manual_seed(99)  # the process that goes on is another
+    run = meta_train(workspace, tiny_store, start, config, CPU)
+    assert _log(run) == _log(whole)
     for name in ("last", "best"):
-        found, expected = (load_checkpoint(getattr(each, name)) for each in (run, meta_run))
+        found, expected = (load_checkpoint(getattr(each, name)) for each in (run, whole))
         assert found.card == expected.card
         assert found.tensors.keys() == expected.tensors.keys()
         assert all(torch.equal(found.tensors[key], value) for key, value in expected.tensors.items())
 
 
 def test_another_pretrained_checkpoint_is_another_run(
-    workspace: Workspace, plain_run: Run, tiny_store: ImageStore, meta_config: MetaTrainConfig
+    workspace: Workspace, plain_run: Run, tiny_store: ImageStore, meta_config: MetaStaticConfig
 ) -> None:
     short = meta_config.model_copy(update={"iterations": 1})
     runs = [meta_train(workspace, tiny_store, load_checkpoint(path), short, CPU) for path in (plain_run.best, plain_run.last)]
@@ -128,7 +146,7 @@ def test_another_pretrained_checkpoint_is_another_run(
 
 
 def test_only_a_plain_checkpoint_can_be_started_from(
-    workspace: Workspace, dynamic_run: Run, meta_run: Run, tiny_store: ImageStore, meta_config: MetaTrainConfig
+    workspace: Workspace, dynamic_run: Run, meta_run: Run, tiny_store: ImageStore, meta_config: MetaStaticConfig
 ) -> None:
     for run in (dynamic_run, meta_run):
         checkpoint = load_checkpoint(run.best)
@@ -138,30 +156,61 @@ def test_only_a_plain_checkpoint_can_be_started_from(
 
 
 def test_a_checkpoint_of_other_pixels_is_refused(
-    workspace: Workspace, pretrained: Checkpoint, tiny_store: ImageStore, meta_config: MetaTrainConfig
+    workspace: Workspace, pretrained: Checkpoint, tiny_store: ImageStore, meta_config: MetaStaticConfig
 ) -> None:
     with pytest.raises(CheckpointError, match="was trained on another tiny"):
         meta_train(workspace, replace(tiny_store, fingerprint="0" * 64), pretrained, meta_config, CPU)
 
 
 def test_episodes_that_cannot_be_drawn_are_refused(
-    workspace: Workspace, pretrained: Checkpoint, tiny_store: ImageStore, meta_config: MetaTrainConfig
+    workspace: Workspace, pretrained: Checkpoint, tiny_store: ImageStore, meta_config: MetaStaticConfig
 ) -> None:
     with pytest.raises(EpisodeError, match="3 classes cannot make a 4-way episode"):  # val has 3
         meta_train(workspace, tiny_store, pretrained, meta_config.model_copy(update={"n_way": 4}), CPU)
 
 
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        (
-            {"strategy": "retrained"},
-            "strategy of MetaTrainConfig: it is not trained on episodes: expected .*meta-static, got 'retrained'",
-        ),
-        ({"n_way": 1}, "n_way of MetaTrainConfig: .*greater than 1, got 1"),
-        ({"inner_lr": 0}, "inner_lr of MetaTrainConfig: .*greater than 0, got 0"),
-    ],
-)
-def test_configurations_are_checked(values: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigurationError, match=message):
-        MetaTrainConfig.checked(values)
+def test_maml_starts_from_weights_of_the_seed_and_moves_all(maml_run: Run, tiny_store: ImageStore, maml_config: MAMLConfig) -> None:
+    checkpoint = load_checkpoint(maml_run.last)
+    assert (checkpoint.card.network, checkpoint.card.augmentations, checkpoint.card.step) == ("maml", [], 4)
+    assert (checkpoint.card.description.width, checkpoint.card.description.mean) == (4, tiny_store.mean)
+    torch.manual_seed(maml_config.seed)
+    start = MAML(build_model(checkpoint.card.description), n_way=3)
+    assert checkpoint.card.settings.items() >= {"n_way": 3, "steps": 2, "test_steps": 3, "lr": 0.1}.items()
+    moved = {name for name, value in start.named_parameters() if not torch.equal(value, checkpoint.tensors[name])}
+    assert moved == {name for name, _ in start.named_parameters()}
+    # Four steps of Adam at 0.05 or less: this near to where they began, and to no other seed's start.
+    assert all((checkpoint.tensors[name] - value).abs().max() < 0.2 for name, value in start.named_parameters())
+
+
+def test_initial_weights_of_maml_follow_from_the_seed_alone(
+    workspace: Workspace, tiny_store: ImageStore, maml_run: Run, maml_config: MAMLConfig
+) -> None:
+    torch.manual_seed(5)
+    again = meta_train(workspace, tiny_store, None, maml_config, CPU)
+    assert _log(again) == _log(maml_run)
+    other = meta_train(workspace, tiny_store, None, maml_config.model_copy(update={"seed": 1}), CPU)
+    assert _log(other)[0]["loss"] != _log(again)[0]["loss"]
+
+
+def test_what_is_trained_from_scratch_takes_no_checkpoint_and_the_other_needs_one(
+    workspace: Workspace, pretrained: Checkpoint, tiny_store: ImageStore, meta_config: MetaStaticConfig, maml_config: MAMLConfig
+) -> None:
+    message = f"maml starts from scratch: expected no checkpoint, got {pretrained.path}; leave --checkpoint out"
+    with pytest.raises(CheckpointError, match=message):
+        meta_train(workspace, tiny_store, pretrained, maml_config, CPU)
+    message = "meta-static starts from a pretrained plain backbone, got none; .* fewshot-nsl pretrain --dataset tiny --network plain"
+    with pytest.raises(CheckpointError, match=message):
+        meta_train(workspace, tiny_store, None, meta_config, CPU)
+
+
+def test_a_run_of_the_ledger_is_found_again(workspace: Workspace, tiny_store: ImageStore) -> None:
+    pretrained = load_checkpoint(KEPT / "cnn4-plain-seed0.safetensors")
+    cifar = replace(tiny_store, name="cifar-fs", fingerprint=pretrained.card.fingerprint, images=np.zeros((200, 32, 32, 3), dtype=np.uint8))
+    finished = Run(workspace.runs / "cifar-fs" / "cnn4" / "meta-static" / "seed0-dfa141b8")
+    finished.write_record({"status": "finished"})
+    assert meta_train(workspace, cifar, pretrained, MetaStaticConfig(), CPU).folder == finished.folder
+    kept = load_checkpoint(KEPT / "cnn4-meta-static-seed0.safetensors")
+    assert kept.card.settings == MetaStaticConfig().arguments()
+    strategy = restore_strategy("meta-static", kept, CPU)
+    assert isinstance(strategy, MetaStatic)
+    assert all(torch.equal(value, kept.tensors[name]) for name, value in strategy.state_dict().items())

@@ -2,6 +2,8 @@ import csv
 import os
 import signal
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -121,13 +123,9 @@ def test_an_unknown_backbone_is_refused(workspace: Workspace, tiny_store: ImageS
     assert not any(path.is_file() for path in workspace.root.rglob("*"))
 
 
-@pytest.mark.parametrize(("backbone", "width"), [("cnn4", 32), ("resnet12", 64)])
-def test_the_width_is_the_usual_one_where_none_is_given(backbone: str, width: int) -> None:
-    assert PretrainConfig.checked({"network": "plain", "backbone": backbone}).width == width
-    assert PretrainConfig.checked({"network": "plain", "backbone": backbone, "width": None}).width == width
-    assert PretrainConfig.checked({"network": "plain", "backbone": backbone, "width": 6}).width == 6
-
-
-def test_an_unknown_backbone_is_refused_in_one_line() -> None:
-    with pytest.raises(ConfigurationError, match=r"^backbone 'vgg' is unknown: expected one of cnn4, cnn9, [a-z0-9, -]*$"):
-        PretrainConfig.checked({"network": "plain", "backbone": "vgg"})
+def test_a_run_of_the_ledger_is_found_again(workspace: Workspace, tiny_store: ImageStore) -> None:
+    kept = Path(__file__).parents[2] / "evaluate" / "checkpoints" / "cifar-fs" / "cnn4-plain-seed0.safetensors"
+    cifar = replace(tiny_store, name="cifar-fs", fingerprint=load_checkpoint(kept).card.fingerprint)
+    finished = Run(workspace.runs / "cifar-fs" / "cnn4" / "plain" / "seed0-dd3265d5")
+    finished.write_record({"status": "finished"})
+    assert pretrain(workspace, cifar, PretrainConfig.checked({"network": "plain"}), CPU).folder == finished.folder

@@ -6,7 +6,7 @@ import torch
 
 from fewshot_nsl.data import ImageStore
 from fewshot_nsl.errors import CheckpointError, ConfigurationError
-from fewshot_nsl.strategies import META_STRATEGIES, STRATEGIES, MetaStatic, RetrainedClassifier
+from fewshot_nsl.strategies import META_STRATEGIES, STRATEGIES, MetaLearner, RetrainedClassifier
 from fewshot_nsl.training import (
     Checkpoint,
     CheckpointCard,
@@ -41,6 +41,12 @@ def meta(meta_run: Run) -> Checkpoint:
     return load_checkpoint(meta_run.best)
 
 
+@pytest.fixture
+def checkpoints(plain: Checkpoint, dynamic: Checkpoint, meta: Checkpoint, maml_run: Run) -> dict[str, Checkpoint]:
+    """One of every network."""
+    return {"plain": plain, "dynamic": dynamic, "meta-static": meta, "maml": load_checkpoint(maml_run.best)}
+
+
 def _recarded(checkpoint: Checkpoint, **changes: object) -> Checkpoint:
     return checkpoint.model_copy(update={"card": checkpoint.card.model_copy(update=changes)})
 
@@ -61,11 +67,11 @@ def test_weights_of_another_model_are_refused(plain: Checkpoint) -> None:
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
-def test_every_strategy_is_restored_from_its_network(plain: Checkpoint, dynamic: Checkpoint, meta: Checkpoint, name: str) -> None:
-    checkpoint = {"plain": plain, "dynamic": dynamic, "meta-static": meta}[STRATEGIES[name].network]
-    strategy = restore_strategy(name, checkpoint, CPU)
-    assert not strategy.transductive
-    assert isinstance(strategy, MetaStatic) == (name in META_STRATEGIES)
+def test_every_strategy_is_restored_from_its_network(checkpoints: dict[str, Checkpoint], name: str) -> None:
+    strategy = restore_strategy(name, checkpoints[STRATEGIES[name].network], CPU)
+    assert isinstance(strategy, MetaLearner) == (name in META_STRATEGIES)
+    if isinstance(strategy, MetaLearner):
+        assert strategy.name == name
 
 
 def test_a_restored_strategy_computes_with_the_restored_backbone(plain: Checkpoint, tiny_store: ImageStore) -> None:
@@ -77,9 +83,9 @@ def test_a_restored_strategy_computes_with_the_restored_backbone(plain: Checkpoi
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
-def test_a_checkpoint_of_another_network_is_refused(plain: Checkpoint, dynamic: Checkpoint, meta: Checkpoint, name: str) -> None:
+def test_a_checkpoint_of_another_network_is_refused(checkpoints: dict[str, Checkpoint], name: str) -> None:
     wanted = STRATEGIES[name].network
-    for checkpoint in (each for each in (plain, dynamic, meta) if each.card.network != wanted):
+    for checkpoint in (each for each in checkpoints.values() if each.card.network != wanted):
         message = f"checkpoint {checkpoint.path} is of network '{checkpoint.card.network}': strategy {name} takes '{wanted}'"
         with pytest.raises(CheckpointError, match=message):
             restore_strategy(name, checkpoint, CPU)
@@ -141,14 +147,14 @@ def _names(rows: list[tuple[str, Checkpoint]]) -> list[str]:
     return [name for name, _ in rows]
 
 
-@pytest.mark.usefixtures("plain_run", "dynamic_run", "meta_run")
+@pytest.mark.usefixtures("plain_run", "dynamic_run", "meta_run", "maml_run")
 def test_every_strategy_with_a_checkpoint_has_a_row(trained: Workspace) -> None:
     rows = gather_rows(trained, "tiny", "cnn4", 0, strategies=[], given=[])
     assert _names(rows) == list(STRATEGIES)
     assert all(checkpoint.card.network == STRATEGIES[name].network for name, checkpoint in rows)
 
 
-@pytest.mark.usefixtures("plain_run", "dynamic_run", "meta_run")
+@pytest.mark.usefixtures("plain_run", "dynamic_run", "meta_run", "maml_run")
 def test_rows_can_be_chosen_and_keep_the_order_of_the_table(trained: Workspace) -> None:
     assert _names(gather_rows(trained, "tiny", "cnn4", 0, strategies=["dynamic", "nearest-mean"], given=[])) == ["nearest-mean", "dynamic"]
 
@@ -161,9 +167,12 @@ def test_given_checkpoints_take_the_place_of_the_runs(trained: Workspace, worksp
 
 
 def test_a_chosen_strategy_without_checkpoint_names_the_command(workspace: Workspace, plain: Checkpoint) -> None:
-    message = "strategy meta-static has no checkpoint of network 'meta-static' for tiny, cnn4, seed 0; .* meta-train --strategy meta-static"
-    with pytest.raises(CheckpointError, match=message):
-        gather_rows(workspace, "tiny", "cnn4", 0, strategies=["meta-static"], given=[plain])
+    for name in META_STRATEGIES:
+        message = (
+            f"strategy {name} has no checkpoint of network '{name}' for tiny, cnn4, seed 0; .* meta-train --strategy {name} --dataset tiny"
+        )
+        with pytest.raises(CheckpointError, match=message):
+            gather_rows(workspace, "tiny", "cnn4", 0, strategies=[name], given=[plain])
     with pytest.raises(CheckpointError, match="train one: fewshot-nsl pretrain --network dynamic --dataset tiny"):
         gather_rows(workspace, "tiny", "cnn4", 0, strategies=["dynamic"], given=[])
 

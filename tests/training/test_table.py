@@ -9,7 +9,7 @@ from fewshot_nsl.data import ImageStore
 from fewshot_nsl.episodes import EpisodeSampler, freeze
 from fewshot_nsl.errors import CheckpointError, EpisodeError
 from fewshot_nsl.evaluate import Evaluation, evaluate, normal_interval
-from fewshot_nsl.strategies import STRATEGIES
+from fewshot_nsl.strategies import META_STRATEGIES, STRATEGIES
 from fewshot_nsl.training import Checkpoint, Run, evaluate_rows, gather_rows, load_checkpoint, restore_backbone, restore_strategy
 from fewshot_nsl.workspace import Workspace, file_checksum
 
@@ -21,10 +21,11 @@ Rows = list[tuple[str, Checkpoint]]
 
 
 @pytest.fixture(scope="session")
-def rows(trained: Workspace, plain_run: Run, dynamic_run: Run, meta_run: Run) -> Rows:
+def rows(trained: Workspace, plain_run: Run, dynamic_run: Run, meta_run: Run, maml_run: Run) -> Rows:
     assert plain_run.finished
     assert dynamic_run.finished
     assert meta_run.finished
+    assert maml_run.finished
     return gather_rows(trained, "tiny", "cnn4", 0, strategies=[], given=[])
 
 
@@ -45,7 +46,7 @@ def test_every_strategy_has_a_row_with_its_accuracy_and_interval(evaluation: Eva
         interval = normal_interval(row.accuracies)
         assert (row.accuracy, row.ci95) == (interval.mean, interval.half_width)
         assert row.title == STRATEGIES[row.strategy].title
-        assert row.transductive is False
+        assert row.transductive is (row.strategy == "maml")
     assert evaluation.rows[0].accuracy > 0.6  # colours; chance is a third
 
 
@@ -67,7 +68,8 @@ def test_it_says_from_what(evaluation: Evaluation, trained: Workspace, rows: Row
         assert row.checkpoint.startswith("runs/tiny/cnn4/")
         assert trained.root / row.checkpoint == checkpoint.path
         assert row.checkpoint_sha256 == file_checksum(checkpoint.path)
-        assert (row.trained_on, row.backbone, row.width, row.augmentations) == ("tiny", "cnn4", 4, ["crop", "flip"])
+        augmentations = [] if row.strategy == "maml" else ["crop", "flip"]
+        assert (row.trained_on, row.backbone, row.width, row.augmentations) == ("tiny", "cnn4", 4, augmentations)
     plain, dynamic = evaluation.rows[0], evaluation.rows[list(STRATEGIES).index("dynamic")]
     assert plain.parameters == sum(p.numel() for p in restore_backbone(load_checkpoint(trained.root / plain.checkpoint)).parameters())
     assert dynamic.parameters > plain.parameters
@@ -133,7 +135,8 @@ def test_more_episodes_than_are_frozen_are_refused_before_the_first_row(
     assert told == []
 
 
-def test_another_number_of_ways_than_meta_static_learned_is_refused(trained: Workspace, rows: Rows, tiny_store: ImageStore) -> None:
+@pytest.mark.parametrize("name", META_STRATEGIES)
+def test_another_number_of_ways_than_was_learned_is_refused(trained: Workspace, rows: Rows, tiny_store: ImageStore, name: str) -> None:
     sampler = EpisodeSampler(tiny_store.split_labels("test"), **(SIZES | {"n_way": 2}))
-    with pytest.raises(EpisodeError, match="meta-static learned a 3-way classifier, the episodes have 2 ways"):
-        evaluate_rows(trained, rows, tiny_store, CPU, sampler, **WRITTEN)
+    with pytest.raises(EpisodeError, match=f"{name} learned a 3-way classifier, the episodes have 2 ways"):
+        evaluate_rows(trained, [row for row in rows if row[0] == name], tiny_store, CPU, sampler, **WRITTEN)

@@ -1,0 +1,69 @@
+"""How each strategy is trained on episodes: everything that decides the result, images and pretrained weights apart."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from fewshot_nsl.backbones import BackboneChoice
+from fewshot_nsl.config import Config
+
+
+class MetaTrainConfig(Config):
+    """What all have in common; the defaults of each strategy are its own."""
+
+    strategy: str = Field(description="a name in META_STRATEGIES")
+    n_way: int = Field(default=5, gt=1)
+    n_shot: int = Field(default=5, gt=0)
+    n_query: int = Field(default=15, gt=0, description="per class")
+    iterations: int = Field(gt=0, description="outer steps")
+    meta_batch: int = Field(gt=0, description="tasks of an outer step")
+    lr: float = Field(default=1e-3, gt=0, description="of Adam, outside; falls to 0 along a cosine")
+    inner_lr: float = Field(default=0.01, gt=0, description="of M, or of all weights where all move")
+    inner_steps: int = Field(default=5, ge=0)
+    inner_test_steps: int = Field(default=10, ge=0)
+    first_order: bool = False
+    validate_every: int = Field(gt=0, description="outer steps")
+    validation_episodes: int = Field(default=100, gt=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_known(cls, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        if unknown := [name for name in values if name not in cls.model_fields]:
+            strategy = cls.model_fields["strategy"].default
+            raise ValueError(f"{strategy} has no setting '{unknown[0]}': expected some of {', '.join(cls.model_fields)}; leave it out")
+        return values
+
+    def arguments(self) -> dict[str, Any]:
+        """The settings that the strategy is built with, by the names of its constructor."""
+        return {
+            "n_way": self.n_way,
+            "steps": self.inner_steps,
+            "test_steps": self.inner_test_steps,
+            "lr": self.inner_lr,
+            "first_order": self.first_order,
+        }
+
+
+class MetaStaticConfig(MetaTrainConfig):
+    """Of `MetaStatic`, which starts from a pretrained backbone and needs few steps."""
+
+    strategy: Literal["meta-static"] = "meta-static"
+    iterations: int = Field(default=1000, gt=0)
+    meta_batch: int = Field(default=2, gt=0)
+    inner_lr_classifier: float = Field(default=10.0, gt=0)
+    validate_every: int = Field(default=100, gt=0)
+
+    def arguments(self) -> dict[str, Any]:
+        """With the classifier's step size."""
+        return {**super().arguments(), "lr_classifier": self.inner_lr_classifier}
+
+
+class MAMLConfig(MetaTrainConfig, BackboneChoice):
+    """Of `MAML`, which starts from random weights; the numbers of Finn et al. (2017) for Mini-ImageNet, with their meta-batch of 1 shot."""
+
+    strategy: Literal["maml"] = "maml"
+    iterations: int = Field(default=60_000, gt=0)
+    meta_batch: int = Field(default=4, gt=0)
+    validate_every: int = Field(default=500, gt=0)
