@@ -34,6 +34,10 @@ def meta_train(
     ] = None,
     validation_episodes: Annotated[int, typer.Option(min=1, help="Episodes of a validation.")] = 100,
     seed: options.Seed = 0,
+    engine: options.Engine = "auto",
+    tasks_at_once: Annotated[
+        int | None, typer.Option(min=1, help="Tasks whose gradients are taken together: fewer need less memory.", show_default="all")
+    ] = None,
     device: options.Device = "auto",
     resume: options.Resume = True,
     workspace: options.WorkspaceFolder = Path(),
@@ -82,6 +86,7 @@ def meta_train(
         printing.notify(
             f"Starting from {place.relative(pretrained.path)}, {printing.percent(pretrained.card.best)} on held-out base images."
         )
+    chosen = options.open_engine(engine, target)
     with progress.training_progress(f"{store.name} {strategy}") as show:
-        run = train(place, store, pretrained, config, target, resume=resume, progress=show)
+        run = train(place, store, pretrained, config, target, engine=chosen, tasks_at_once=tasks_at_once, resume=resume, progress=show)
     printing.report_run(run, place)

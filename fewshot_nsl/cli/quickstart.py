@@ -12,13 +12,15 @@ from fewshot_nsl.cli.pretrain import pretrain
 DATASET = "glyphs"
 EPOCHS = 8
 ITERATIONS = 100
+ENGINE = "plain"
+"""Nothing is compiled: that would take longer than it saves here."""
 
 
 def quickstart(device: options.Device = "auto", workspace: options.WorkspaceFolder = Path()) -> None:
     """Train and compare what starts from a pretrained network, on the embedded glyphs, in minutes on a laptop."""
     typer.echo(f"1/3  fewshot-nsl pretrain --dataset {DATASET} --epochs {EPOCHS}")
     pretrain(dataset=DATASET, epochs=EPOCHS, device=device, workspace=workspace)
-    typer.echo(f"2/3  fewshot-nsl meta-train --dataset {DATASET} --iterations {ITERATIONS}")
-    meta_train(dataset=DATASET, iterations=ITERATIONS, validate_every=ITERATIONS // 4, device=device, workspace=workspace)
-    typer.echo(f"3/3  fewshot-nsl evaluate --dataset {DATASET} --episodes 600")
-    evaluate(dataset=DATASET, device=device, workspace=workspace)
+    typer.echo(f"2/3  fewshot-nsl meta-train --dataset {DATASET} --iterations {ITERATIONS} --engine {ENGINE}")
+    meta_train(dataset=DATASET, iterations=ITERATIONS, validate_every=ITERATIONS // 4, engine=ENGINE, device=device, workspace=workspace)
+    typer.echo(f"3/3  fewshot-nsl evaluate --dataset {DATASET} --episodes 600 --engine {ENGINE}")
+    evaluate(dataset=DATASET, engine=ENGINE, device=device, workspace=workspace)

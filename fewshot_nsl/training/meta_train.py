@@ -7,6 +7,7 @@ from fewshot_nsl.backbones import BackboneChoice, build_model
 from fewshot_nsl.config import Config
 from fewshot_nsl.data import ImageStore
 from fewshot_nsl.errors import CheckpointError
+from fewshot_nsl.inner_loop import Engine
 from fewshot_nsl.strategies import MetaTrainConfig, get_meta_strategy
 from fewshot_nsl.training.checkpoint import Checkpoint, CheckpointCard
 from fewshot_nsl.training.episodic import Episodic
@@ -32,6 +33,8 @@ def meta_train(
     config: MetaTrainConfig,
     device: torch.device,
     *,
+    engine: Engine | None = None,
+    tasks_at_once: int | None = None,
     resume: bool = True,
     progress: Progress | None = None,
 ) -> Run:
@@ -43,6 +46,8 @@ def meta_train(
         pretrained: the plain backbone to start from; None for a strategy that starts from scratch.
         config: of the strategy that it names.
         device: what is computed on.
+        engine: of the inner loop; by default the fast one on torch's operators. Another gives the same, to rounding, and is the same run.
+        tasks_at_once: so many tasks of a meta-batch are in memory together; by default all.
         resume: go on where the same run stopped; otherwise begin it again.
         progress: called after every step.
 
@@ -60,7 +65,7 @@ def meta_train(
         return run
     with initial_weights(config.seed):
         backbone = restore_backbone(pretrained) if pretrained else build_model(card.description)
-        strategy = get_meta_strategy(config.strategy).build(backbone, **card.settings).to(device)
+        strategy = get_meta_strategy(config.strategy).build(backbone, **card.settings, engine=engine).to(device)
     trainee = Episodic(
         strategy,
         store,
@@ -73,6 +78,7 @@ def meta_train(
         lr=config.lr,
         validation_episodes=config.validation_episodes,
         seed=config.seed,
+        tasks_at_once=tasks_at_once,
     )
     train(
         run,
@@ -80,7 +86,7 @@ def meta_train(
         card,
         steps=config.iterations,
         validate_every=config.validate_every,
-        record=run_record(card, identity, device),
+        record=run_record(card, identity, device) | {"engine": strategy.engine.name},
         progress=progress,
     )
     return run
