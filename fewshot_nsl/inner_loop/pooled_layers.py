@@ -86,7 +86,9 @@ def patch_moments(
     n, _, h, w = images.shape
     total = second = torch.zeros((), dtype=torch.float64, device=images.device)
     for image in images.split(1):
-        patches = functional.unfold(image, 3, padding=1).unflatten(1, (tasks, -1))[0]
+        # [1, tasks * c, h, w, 3, 3]: a view. It is copied faster than `functional.unfold` writes the same.
+        windows = functional.pad(image, (1, 1, 1, 1)).unfold(2, 3, 1).unfold(3, 3, 1)
+        patches = windows.permute(1, 4, 5, 2, 3, 0).reshape(tasks, -1, h * w)
         total = total + patches.sum(-1).double()
         second = second + (patches @ patches.mT).double()
     count = n * h * w

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <new>
 #include <tuple>
 #include <vector>
 
@@ -27,6 +28,17 @@ template <typename T> struct Wide {
   typedef typename Int<T>::type ints __attribute__((vector_size(64)));
   typedef Place places __attribute__((vector_size(64 / sizeof(T)), aligned(1)));
 };
+
+// A vector that begins where a cache line does.
+template <typename T> struct AtLine {
+  using value_type = T;
+  AtLine() = default;
+  template <typename U> AtLine(const AtLine<U>&) {}
+  T* allocate(size_t n) { return static_cast<T*>(::operator new(n * sizeof(T), std::align_val_t{64})); }
+  void deallocate(T* p, size_t) { ::operator delete(p, std::align_val_t{64}); }
+  bool operator==(const AtLine&) const { return true; }
+};
+template <typename T> using Numbers = std::vector<T, AtLine<T>>;
 
 inline Tensor channels_last(at::IntArrayRef sizes, const at::TensorOptions& options) {
   return at::empty(sizes, options.memory_format(at::MemoryFormat::ChannelsLast));

@@ -8,19 +8,20 @@
 
 namespace {
 
-// One task's channels of one image, zeros around them: [h + 2, w + 2, c].
-template <typename T> void padded_image(const T* x, T* out, int64_t H, int64_t W, int64_t all, int64_t c) {
+// One image, its channels by task, zeros around: [h, w, tasks * c] -> [tasks, h + 2, w + 2, c].
+template <typename T> void padded_images(const T* x, T* out, int64_t H, int64_t W, int64_t tasks, int64_t c) {
   const int64_t row = (W + 2) * c;
-  std::memset(out, 0, (H + 2) * row * sizeof(T));
-  for (int64_t y = 0; y < H; ++y)
-    for (int64_t x_ = 0; x_ < W; ++x_)
-      for (int64_t k = 0; k < c; ++k) out[(y + 1) * row + (x_ + 1) * c + k] = x[(y * W + x_) * all + k];
+  std::memset(out, 0, tasks * (H + 2) * row * sizeof(T));
+  for (int64_t t = 0; t < tasks; ++t, x += c, out += (H + 2) * row)
+    for (int64_t y = 0; y < H; ++y)
+      for (int64_t i = 0; i < W; ++i)
+        for (int64_t k = 0; k < c; ++k) out[(y + 1) * row + (i + 1) * c + k] = x[(y * W + i) * tasks * c + k];
 }
 
 // [tasks * o, c, 3, 3] -> [tasks, blocks of o, 3 rows, 3 * c, wide], zeros where a block is not full.
-template <typename T> std::vector<T> by_tap(const Tensor& weight, int64_t tasks, int64_t o, int64_t c, int64_t wide) {
+template <typename T> Numbers<T> by_tap(const Tensor& weight, int64_t tasks, int64_t o, int64_t c, int64_t wide) {
   const int64_t blocks = (o + wide - 1) / wide;
-  std::vector<T> out(tasks * blocks * 9 * c * wide, T(0));
+  Numbers<T> out(tasks * blocks * 9 * c * wide, T(0));
   const auto w = weight.accessor<T, 4>();
   for (int64_t t = 0; t < tasks; ++t)
     for (int64_t q = 0; q < o; ++q)
@@ -52,28 +53,29 @@ template <typename T> inline void four(const T* padded, const T* kernel, int64_t
 // The largest of four with its place, or, where places are given, what is there.
 template <bool GIVEN> std::tuple<Tensor, Tensor> convolve(const Tensor& images, const Tensor& weight, const Tensor& given, int64_t tasks) {
   const Tensor x = rows_first(images);
-  const int64_t n = x.size(0), all = x.size(1), c = all / tasks, H = x.size(2), W = x.size(3), h = H / 2, w = W / 2, o = weight.size(0) / tasks;
+  const int64_t n = x.size(0), c = x.size(1) / tasks, H = x.size(2), W = x.size(3), h = H / 2, w = W / 2, o = weight.size(0) / tasks;
   Tensor m = channels_last({n, tasks * o, h, w}, x.options());
   Tensor place = GIVEN ? given : channels_last({n, tasks * o, h, w}, x.options().dtype(at::kByte));
   by_type(x, [&](auto zero) {
     using T = decltype(zero);
     constexpr int64_t wide = 2 * Wide<T>::lanes;
     const int64_t blocks = (o + wide - 1) / wide, row = (W + 2) * c;
-    const std::vector<T> kernels = by_tap<T>(weight, tasks, o, c, wide);
+    const Numbers<T> kernels = by_tap<T>(weight, tasks, o, c, wide);
     const T* xp = x.const_data_ptr<T>();
     T* mp = m.data_ptr<T>();
     Place* pp = place.data_ptr<Place>();
-    at::parallel_for(0, n * tasks, 1, [&](int64_t from, int64_t to) {
-      std::vector<T> padded((H + 2) * row);
+    at::parallel_for(0, n, 1, [&](int64_t from, int64_t to) {
+      std::vector<T> padded(tasks * (H + 2) * row);
       alignas(64) T v[4 * wide];
-      for (int64_t r = from; r < to; ++r) {
-        const int64_t image = r / tasks, t = r % tasks;
-        padded_image(xp + image * H * W * all + t * c, padded.data(), H, W, all, c);
+      for (int64_t image = from; image < to; ++image) {
+        padded_images(xp + image * H * W * tasks * c, padded.data(), H, W, tasks, c);
+        // All tasks of a line of windows, so that memory is written in its order.
         for (int64_t i = 0; i < h; ++i)
-          for (int64_t j = 0; j < w; ++j)
-            for (int64_t block = 0; block < blocks; ++block) {
-              four(padded.data() + 2 * i * row, kernels.data() + (t * blocks + block) * 9 * c * wide, row, c, j, v);
-              const int64_t at = (((image * h + i) * w + j) * tasks + t) * o + block * wide, count = std::min(wide, o - block * wide);
+          for (int64_t b = 0; b < tasks * blocks; ++b) {
+            const int64_t t = b / blocks, block = b % blocks, count = std::min(wide, o - block * wide);
+            for (int64_t j = 0; j < w; ++j) {
+              four(padded.data() + (t * (H + 2) + 2 * i) * row, kernels.data() + b * 9 * c * wide, row, c, j, v);
+              const int64_t at = (((image * h + i) * w + j) * tasks + t) * o + block * wide;
               if (GIVEN) {
                 for (int64_t q = 0; q < count; ++q) {
                   const T a = pp[at + q] & 1 ? v[wide + q] : v[q], b = pp[at + q] & 1 ? v[3 * wide + q] : v[2 * wide + q];
@@ -83,6 +85,7 @@ template <bool GIVEN> std::tuple<Tensor, Tensor> convolve(const Tensor& images, 
                 largest(v, v + wide, v + 2 * wide, v + 3 * wide, mp + at, pp + at, count);
               }
             }
+          }
       }
     });
   });
@@ -93,6 +96,23 @@ std::tuple<Tensor, Tensor> first_pool(const Tensor& x, const Tensor& weight, int
 
 Tensor first_pick(const Tensor& x, const Tensor& weight, const Tensor& place, int64_t tasks) {
   return std::get<0>(convolve<true>(x, weight, place, tasks));
+}
+
+// A window's gradients, each in the line of its place: [4, 2] of Wide, zeros elsewhere. What lies beyond count stays as it is.
+template <typename T> inline void spread(const T* g, const Place* place, int64_t count, T* line) {
+  using V = typename Wide<T>::type;
+  using I = typename Wide<T>::ints;
+  constexpr int64_t L = Wide<T>::lanes, wide = 2 * L;
+  if (count < wide) {
+    for (int s = 0; s < 4; ++s)
+      for (int64_t q = 0; q < count; ++q) line[s * wide + q] = place[q] == s ? g[q] : T(0);
+    return;
+  }
+  for (int64_t q = 0; q < wide; q += L) {
+    const I at = __builtin_convertvector(*(const typename Wide<T>::places*)(place + q), I);
+    const V v = *(const V*)(g + q);
+    for (int s = 0; s < 4; ++s) *(V*)(line + s * wide + q) = at == s ? v : V{};
+  }
 }
 
 // sums[e] += the pixel under tap e, times the gradient, over the four places of each window in a row of windows.
@@ -110,54 +130,47 @@ template <int E, typename T> inline void add_taps(T* sums, const T* top, const T
   for (int e = 0; e < E; ++e) *(V*)(sums + 2 * e * L) = total[e][0], *(V*)(sums + (2 * e + 1) * L) = total[e][1];
 }
 
-constexpr int64_t PARTS = 8;  // of the images; fixed, so that sums do not depend on the number of threads
+constexpr int64_t CHUNK = 16; // windows whose gradients stay in the nearest cache
+constexpr int64_t PARTS = 16;  // of the images; fixed, so that sums do not depend on the number of threads
 
 // The gradient in the weights.
 Tensor first_weight(const Tensor& gradient, const Tensor& place, const Tensor& images, int64_t tasks) {
   const Tensor g = rows_first(gradient), x = rows_first(images);
-  const int64_t n = x.size(0), all = x.size(1), c = all / tasks, H = x.size(2), W = x.size(3), h = H / 2, w = W / 2, o = g.size(1) / tasks;
+  const int64_t n = x.size(0), c = x.size(1) / tasks, H = x.size(2), W = x.size(3), h = H / 2, w = W / 2, o = g.size(1) / tasks;
   Tensor out = at::zeros({tasks * o, c, 3, 3}, x.options());
   by_type(x, [&](auto zero) {
     using T = decltype(zero);
     constexpr int64_t wide = 2 * Wide<T>::lanes;
     const int64_t blocks = (o + wide - 1) / wide, row = (W + 2) * c, size = 9 * c * wide, step = (n + PARTS - 1) / PARTS;
-    std::vector<T> sums(tasks * PARTS * blocks * size, T(0));
+    Numbers<T> sums(PARTS * tasks * blocks * size, T(0));
     const T *xp = x.const_data_ptr<T>(), *gp = g.const_data_ptr<T>();
     const Place* pp = place.const_data_ptr<Place>();
-    at::parallel_for(0, tasks * PARTS, 1, [&](int64_t from, int64_t to) {
-      std::vector<T> padded((H + 2) * row), line(w * 4 * wide, T(0));
-      for (int64_t r = from; r < to; ++r) {
-        const int64_t t = r / PARTS, part = r % PARTS;
+    at::parallel_for(0, PARTS, 1, [&](int64_t from, int64_t to) {
+      std::vector<T> padded(tasks * (H + 2) * row);
+      Numbers<T> line(CHUNK * 4 * wide, T(0));
+      for (int64_t part = from; part < to; ++part)
         for (int64_t image = part * step; image < std::min(n, (part + 1) * step); ++image) {
-          padded_image(xp + image * H * W * all + t * c, padded.data(), H, W, all, c);
-          for (int64_t block = 0; block < blocks; ++block) {
-            T* of_block = sums.data() + (r * blocks + block) * size;
-            const int64_t count = std::min(wide, o - block * wide);
-            for (int64_t i = 0; i < h; ++i) {
-              for (int64_t j = 0; j < w; ++j) {
-                const int64_t at = (((image * h + i) * w + j) * tasks + t) * o + block * wide;
-                typename Int<T>::type p[wide];
-                for (int64_t q = 0; q < count; ++q) p[q] = pp[at + q];
-                T* l = line.data() + j * 4 * wide;
-#pragma GCC ivdep
-                for (int64_t q = 0; q < count; ++q) {
-                  l[q] = p[q] == 0 ? gp[at + q] : T(0);
-                  l[wide + q] = p[q] == 1 ? gp[at + q] : T(0);
-                  l[2 * wide + q] = p[q] == 2 ? gp[at + q] : T(0);
-                  l[3 * wide + q] = p[q] == 3 ? gp[at + q] : T(0);
+          padded_images(xp + image * H * W * tasks * c, padded.data(), H, W, tasks, c);
+          // All tasks of a line of windows, so that memory is read in its order.
+          for (int64_t i = 0; i < h; ++i)
+            for (int64_t b = 0; b < tasks * blocks; ++b) {
+              const int64_t t = b / blocks, block = b % blocks, count = std::min(wide, o - block * wide);
+              for (int64_t j = 0; j < w; j += CHUNK) {
+                const int64_t windows = std::min(CHUNK, w - j);
+                for (int64_t k = 0; k < windows; ++k) {
+                  const int64_t at = (((image * h + i) * w + j + k) * tasks + t) * o + block * wide;
+                  spread(gp + at, pp + at, count, line.data() + k * 4 * wide);
+                }
+                for (int64_t dy = 0; dy < 3; ++dy) {
+                  const T* top = padded.data() + (t * (H + 2) + 2 * i + dy) * row + 2 * j * c;
+                  T* at = sums.data() + (part * tasks * blocks + b) * size + dy * 3 * c * wide;
+                  if (c == 3) add_taps<9>(at, top, line.data(), row, c, windows);
+                  else
+                    for (int64_t e = 0; e < c; ++e) add_taps<3>(at + 3 * e * wide, top + 3 * e, line.data(), row, c, windows);
                 }
               }
-              for (int64_t dy = 0; dy < 3; ++dy) {
-                const T* top = padded.data() + (2 * i + dy) * row;
-                T* at = of_block + dy * 3 * c * wide;
-                if (c == 3) add_taps<9>(at, top, line.data(), row, c, w);
-                else
-                  for (int64_t e = 0; e < c; ++e) add_taps<3>(at + 3 * e * wide, top + 3 * e, line.data(), row, c, w);
-              }
             }
-          }
         }
-      }
     });
     auto result = out.accessor<T, 4>();
     for (int64_t t = 0; t < tasks; ++t)
@@ -166,7 +179,7 @@ Tensor first_weight(const Tensor& gradient, const Tensor& place, const Tensor& i
           for (int64_t k = 0; k < c; ++k)
             for (int64_t dy = 0; dy < 3; ++dy)
               for (int64_t dx = 0; dx < 3; ++dx)
-                result[t * o + q][k][dy][dx] += sums[((t * PARTS + part) * blocks + q / wide) * size + ((dy * 3 + dx) * c + k) * wide + q % wide];
+                result[t * o + q][k][dy][dx] += sums[((part * tasks + t) * blocks + q / wide) * size + ((dy * 3 + dx) * c + k) * wide + q % wide];
   });
   return out;
 }
