@@ -8,10 +8,10 @@ from torch.nn import functional
 from fewshot_nsl.inner_loop.layers import TaskBatchNorm2d, TaskConv2d
 from fewshot_nsl.kernels import Kernels
 from fewshot_nsl.kernels.convolution import Geometry, convolution
-from fewshot_nsl.kernels.stage import affine_relu, first_pool, pool, pool_with_moments
+from fewshot_nsl.kernels.stage import affine_relu, conv_pool, pool, pool_with_moments
 
-_FIRST = ((1, 1), (1, 1), (1, 1))
-"""Stride, padding and dilation that `first_pool` has."""
+_FUSED = ((1, 1), (1, 1), (1, 1))
+"""Stride, padding and dilation that `conv_pool` has."""
 
 
 class TaskNormReluPool2d(TaskBatchNorm2d):
@@ -53,10 +53,10 @@ class TaskSequential(nn.Sequential):
         weight, bias = norm.affine(tasks)
         sign = torch.where(weight.detach() < 0, -1.0, 1.0).to(weight.dtype)
         kernel, weight = layer.kernel(tasks) * sign[:, None, None, None], weight * sign
-        # Only what needs no gradient may stay unwritten: nothing below asks for it.
-        first = not images.requires_grad and layer.window == _FIRST and layer.groups == 1 and kernel.shape[2:] == (3, 3)
-        if first:
-            pooled = first_pool(images, kernel, tasks, self.kernels)
+        # Statistics of the batch need every number of the convolution, or, below it, the moments of what its taps see.
+        fused = layer.window == _FUSED and layer.groups == 1 and kernel.shape[2:] == (3, 3)
+        if fused and not (norm.by_batch and images.requires_grad):
+            pooled = conv_pool(images, kernel, tasks, self.kernels)
             mean, variance = self._moments_of_patches(images, kernel, tasks) if norm.by_batch else norm.running(tasks)
         else:
             output = convolution(images, kernel, Geometry(*layer.window, tasks * layer.groups))

@@ -16,7 +16,7 @@ from fewshot_nsl.devices import processor_name
 from fewshot_nsl.errors import KernelError
 
 _FOLDER = Path(__file__).parent
-_SOURCES = ("pooling.cpp", "affine_relu.cpp", "first_layer.cpp")
+_SOURCES = ("pooling.cpp", "affine_relu.cpp", "first_layer.cpp", "at_places.cpp")
 _FLAGS = ("-std=c++20", "-O3", "-march=native", "-fopenmp", "-fPIC", "-shared", "-Wno-psabi", "-Wno-unknown-pragmas")
 
 

@@ -16,6 +16,7 @@ using at::Tensor;
 using Place = uint8_t;  // of a 2x2 window: 0 1 above, 2 3 below
 
 constexpr int64_t GRAIN = 32768;  // numbers that are worth a thread
+constexpr int64_t PARTS = 16;     // of the images, in sums over them; fixed, so that sums do not depend on the number of threads
 
 template <typename T> struct Int;
 template <> struct Int<float> { using type = int32_t; };
@@ -24,9 +25,9 @@ template <> struct Int<double> { using type = int64_t; };
 // 64 bytes of numbers, which the compiler splits where the processor has less.
 template <typename T> struct Wide {
   static constexpr int64_t lanes = 64 / sizeof(T);
-  typedef T type __attribute__((vector_size(64), aligned(8)));
+  typedef T type __attribute__((vector_size(64), aligned(8), may_alias));
   typedef typename Int<T>::type ints __attribute__((vector_size(64)));
-  typedef Place places __attribute__((vector_size(64 / sizeof(T)), aligned(1)));
+  typedef Place places __attribute__((vector_size(64 / sizeof(T)), aligned(1), may_alias));
 };
 
 // A vector that begins where a cache line does.

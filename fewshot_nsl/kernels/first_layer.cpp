@@ -131,7 +131,6 @@ template <int E, typename T> inline void add_taps(T* sums, const T* top, const T
 }
 
 constexpr int64_t CHUNK = 16; // windows whose gradients stay in the nearest cache
-constexpr int64_t PARTS = 16;  // of the images; fixed, so that sums do not depend on the number of threads
 
 // The gradient in the weights.
 Tensor first_weight(const Tensor& gradient, const Tensor& place, const Tensor& images, int64_t tasks) {

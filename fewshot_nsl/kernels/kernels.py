@@ -63,20 +63,28 @@ class Kernels(Protocol):
         """The backward differentiated: from gradients `incoming` in its three results to those in g, m and a."""
         ...
 
-    def first_pool(
+    def conv_pool(
         self, x: Float[Tensor, "n c h w"], weight: Float[Tensor, "o i 3 3"], groups: int
     ) -> tuple[Float[Tensor, "n o h//2 w//2"], Shaped[Tensor, "n o h//2 w//2"]]:
         """`pool` of the convolution with 3x3 kernels and padding 1."""
         ...
 
-    def first_pick(
+    def conv_pick(
         self, x: Float[Tensor, "n c h w"], weight: Float[Tensor, "o i 3 3"], place: Shaped[Tensor, "n o h//2 w//2"], groups: int
     ) -> Float[Tensor, "n o h//2 w//2"]:
         """`pick` of that convolution."""
         ...
 
-    def first_weight(
-        self, g: Float[Tensor, "n o h//2 w//2"], place: Shaped[Tensor, "n o h//2 w//2"], x: Float[Tensor, "n c h w"], groups: int
-    ) -> Float[Tensor, "o i 3 3"]:
-        """From the gradient g in `first_pool`'s numbers to that in the weights."""
+    def conv_backward(
+        self,
+        g: Float[Tensor, "n o h//2 w//2"],
+        place: Shaped[Tensor, "n o h//2 w//2"],
+        x: Float[Tensor, "n c h w"],
+        weight: Float[Tensor, "o i 3 3"],
+        groups: int,
+        *,
+        of_input: bool,
+        of_weight: bool,
+    ) -> tuple[Float[Tensor, "n c h w"] | None, Float[Tensor, "o i 3 3"] | None]:
+        """From the gradient g in `conv_pool`'s numbers: that in the images and that in the weights, where wanted."""
         ...

@@ -4,8 +4,12 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from fewshot_nsl.kernels.kernels import Dense
+
+_MANY = 8
+"""Input channels from which on they fill the processor's vectors; with fewer, the output channels do."""
 
 
 class NativeKernels:
@@ -56,14 +60,23 @@ class NativeKernels:
         """See `Kernels`."""
         return self._ops.affine_relu_double(*incoming, g, m, a, b)
 
-    def first_pool(self, x: Tensor, weight: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+    def conv_pool(self, x: Tensor, weight: Tensor, groups: int) -> tuple[Tensor, Tensor]:
         """See `Kernels`."""
-        return self._ops.first_pool(x, weight, groups)
+        if weight.shape[1] < _MANY:
+            return self._ops.first_pool(x, weight, groups)
+        return self.pool(functional.conv2d(x, weight, padding=1, groups=groups))
 
-    def first_pick(self, x: Tensor, weight: Tensor, place: Tensor, groups: int) -> Tensor:
+    def conv_pick(self, x: Tensor, weight: Tensor, place: Tensor, groups: int) -> Tensor:
         """See `Kernels`."""
-        return self._ops.first_pick(x, weight, place, groups)
+        pick = self._ops.first_pick if weight.shape[1] < _MANY else self._ops.output_at_places
+        return pick(x, weight, place, groups)
 
-    def first_weight(self, g: Tensor, place: Tensor, x: Tensor, groups: int) -> Tensor:
+    def conv_backward(
+        self, g: Tensor, place: Tensor, x: Tensor, weight: Tensor, groups: int, *, of_input: bool, of_weight: bool
+    ) -> tuple[Tensor | None, Tensor | None]:
         """See `Kernels`."""
-        return self._ops.first_weight(g, place, x, groups)
+        to_weight = self._ops.first_weight if weight.shape[1] < _MANY else self._ops.weight_at_places
+        return (
+            self._ops.input_at_places(g, place, weight, groups, *x.shape[2:]) if of_input else None,
+            to_weight(g, place, x, groups) if of_weight else None,
+        )

@@ -67,23 +67,24 @@ class PlainKernels:
         moved = torch.addcmul(_column(of_b), u, _column(a)).addcmul_(m, _column(of_a))
         return _passed(moved, m, a, b), passed * _column(of_a), (passed * u).sum((0, 2, 3))
 
-    def first_pool(self, x: Tensor, weight: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+    def conv_pool(self, x: Tensor, weight: Tensor, groups: int) -> tuple[Tensor, Tensor]:
         """See `Kernels`."""
         return self.pool(functional.conv2d(x, weight, padding=1, groups=groups))
 
-    def first_pick(self, x: Tensor, weight: Tensor, place: Tensor, groups: int) -> Tensor:
+    def conv_pick(self, x: Tensor, weight: Tensor, place: Tensor, groups: int) -> Tensor:
         """See `Kernels`."""
         return self.pick(functional.conv2d(x, weight, padding=1, groups=groups), place)
 
-    def first_weight(self, g: Tensor, place: Tensor, x: Tensor, groups: int) -> Tensor:
+    def conv_backward(
+        self, g: Tensor, place: Tensor, x: Tensor, weight: Tensor, groups: int, *, of_input: bool, of_weight: bool
+    ) -> tuple[Tensor | None, Tensor | None]:
         """See `Kernels`."""
-        of_output = self.unpool(g, place, (x.shape[2], x.shape[3]))
-        # Of the weight its size alone is used.
-        weight = x.new_empty(g.shape[1], x.shape[1] // groups, 3, 3)
-        ones = [1, 1]
-        return torch.ops.aten.convolution_backward(
-            of_output, x, weight, None, ones, ones, ones, False, [0, 0], groups, [False, True, False]
-        )[1]
+        of_output, ones = self.unpool(g, place, (x.shape[2], x.shape[3])), [1, 1]
+        wanted = [of_input, of_weight, False]
+        to_input, to_weight, _ = torch.ops.aten.convolution_backward(
+            of_output, x, weight, None, ones, ones, ones, False, [0, 0], groups, wanted
+        )
+        return to_input, to_weight
 
 
 def _column(vector: Tensor) -> Tensor:

@@ -29,11 +29,12 @@ def affine_relu(m: Float[Tensor, "n c h w"], a: Float[Tensor, " c"], b: Float[Te
     return output
 
 
-def first_pool(
+def conv_pool(
     images: Float[Tensor, "n c h w"], weight: Float[Tensor, "o i 3 3"], groups: int, kernels: Kernels
 ) -> Float[Tensor, "n o h//2 w//2"]:
-    """Convolution (3x3, padding 1) and 2x2 max-pooling of images that need no gradient."""
-    return _FirstPool.apply(images, weight, groups, kernels)[0]
+    """Convolution (3x3, padding 1) and 2x2 max-pooling: derivatives are taken at the places of the largest alone."""
+    formats = (tensor.contiguous(memory_format=torch.channels_last) for tensor in (images, weight))
+    return _ConvPool.apply(*formats, groups, kernels)[0]
 
 
 class _Pool(torch.autograd.Function):
@@ -134,29 +135,44 @@ class _AffineReluBackward(torch.autograd.Function):
         return *ctx.kernels.affine_relu_double((u, of_a, of_b), g, m, a, b), None, None, None
 
 
-class _FirstPool(torch.autograd.Function):
+class _ConvPool(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, images: Tensor, weight: Tensor, groups: int, kernels: Kernels) -> tuple[Tensor, Tensor]:
-        pooled, place = kernels.first_pool(images, weight, groups)
-        ctx.save_for_backward(images, place)
+        pooled, place = kernels.conv_pool(images, weight, groups)
+        ctx.save_for_backward(images, weight, place)
         ctx.mark_non_differentiable(place)
         ctx.groups, ctx.kernels = groups, kernels
         return pooled, place
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor, _: Any) -> tuple[None, Tensor, None, None]:
-        return None, _FirstWeight.apply(g, *ctx.saved_tensors, ctx.groups, ctx.kernels), None, None
+    def backward(ctx: Any, g: Tensor, _: Any) -> tuple[Tensor | None, Tensor | None, None, None]:
+        return *_ConvPoolBackward.apply(g, *ctx.saved_tensors, ctx.groups, ctx.kernels, *ctx.needs_input_grad[:2]), None, None
 
 
-class _FirstWeight(torch.autograd.Function):
+class _ConvPoolBackward(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, g: Tensor, images: Tensor, place: Tensor, groups: int, kernels: Kernels) -> Tensor:
-        ctx.save_for_backward(images, place)
+    def forward(
+        ctx: Any, g: Tensor, images: Tensor, weight: Tensor, place: Tensor, groups: int, kernels: Kernels, of_images: bool, of_weight: bool
+    ) -> tuple[Tensor | None, Tensor | None]:
+        ctx.save_for_backward(g, images, weight, place)
+        ctx.set_materialize_grads(False)
         ctx.groups, ctx.kernels = groups, kernels
-        return kernels.first_weight(g, place, images, groups)
+        return kernels.conv_backward(g, place, images, weight, groups, of_input=of_images, of_weight=of_weight)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, of_weight: Tensor) -> tuple[Tensor | None, ...]:
-        images, place = ctx.saved_tensors
-        return ctx.kernels.first_pick(images, of_weight, place, ctx.groups), None, None, None, None
+    def backward(ctx: Any, to_images: Tensor | None, to_weight: Tensor | None) -> tuple[Tensor | None, ...]:
+        g, images, weight, place = ctx.saved_tensors
+        groups, kernels = ctx.groups, ctx.kernels
+        of_g = of_images = of_weight = None
+        if to_weight is not None:
+            to_weight = to_weight.contiguous(memory_format=torch.channels_last)
+            of_g = kernels.conv_pick(images, to_weight, place, groups)
+            if ctx.needs_input_grad[1]:
+                of_images, _ = kernels.conv_backward(g, place, images, to_weight, groups, of_input=True, of_weight=False)
+        if to_images is not None:
+            other = kernels.conv_pick(to_images, weight, place, groups)
+            of_g = other if of_g is None else of_g.add_(other)
+            if ctx.needs_input_grad[2]:
+                _, of_weight = kernels.conv_backward(g, place, to_images, weight, groups, of_input=False, of_weight=True)
+        return of_g, of_images, of_weight, None, None, None, None, None
