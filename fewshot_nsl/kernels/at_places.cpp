@@ -121,7 +121,7 @@ Tensor weight_at_places(const Tensor& gradient, const Tensor& place, const Tenso
     using T = decltype(zero);
     using V = typename Wide<T>::type;
     const Sizes<T> s(x.size(0), tasks, x.size(1) / tasks, g.size(1) / tasks, x.size(2), x.size(3));
-    const int64_t size = 9 * s.block, step = (s.n + PARTS - 1) / PARTS, stride = tasks * s.o;
+    const int64_t size = 9 * s.block, stride = tasks * s.o;
     Numbers<T> sums(PARTS * tasks * s.o * s.blocks * size, T(0));
     const T *xp = x.const_data_ptr<T>(), *gp = g.const_data_ptr<T>();
     const Place* pp = place.const_data_ptr<Place>();
@@ -130,7 +130,7 @@ Tensor weight_at_places(const Tensor& gradient, const Tensor& place, const Tenso
       std::vector<T> values(s.w);
       std::vector<int32_t> corners(s.w);
       for (int64_t part = from; part < to; ++part)
-        for (int64_t image = part * step; image < std::min(s.n, (part + 1) * step); ++image)
+        for (int64_t image = part * s.n / PARTS; image < (part + 1) * s.n / PARTS; ++image)
           for (int64_t i = 0; i < s.h; ++i) {
             strips.see(xp + image * s.H * s.W * tasks * s.c, i);
             for (int64_t q = 0; q < stride; ++q) {

@@ -16,7 +16,7 @@ using at::Tensor;
 using Place = uint8_t;  // of a 2x2 window: 0 1 above, 2 3 below
 
 constexpr int64_t GRAIN = 32768;  // numbers that are worth a thread
-constexpr int64_t PARTS = 16;     // of the images, in sums over them; fixed, so that sums do not depend on the number of threads
+constexpr int64_t PARTS = 8;      // of the images, in sums over them; fixed, so that sums do not depend on the number of threads
 
 template <typename T> struct Int;
 template <> struct Int<float> { using type = int32_t; };

@@ -140,7 +140,7 @@ Tensor first_weight(const Tensor& gradient, const Tensor& place, const Tensor& i
   by_type(x, [&](auto zero) {
     using T = decltype(zero);
     constexpr int64_t wide = 2 * Wide<T>::lanes;
-    const int64_t blocks = (o + wide - 1) / wide, row = (W + 2) * c, size = 9 * c * wide, step = (n + PARTS - 1) / PARTS;
+    const int64_t blocks = (o + wide - 1) / wide, row = (W + 2) * c, size = 9 * c * wide;
     Numbers<T> sums(PARTS * tasks * blocks * size, T(0));
     const T *xp = x.const_data_ptr<T>(), *gp = g.const_data_ptr<T>();
     const Place* pp = place.const_data_ptr<Place>();
@@ -148,7 +148,7 @@ Tensor first_weight(const Tensor& gradient, const Tensor& place, const Tensor& i
       std::vector<T> padded(tasks * (H + 2) * row);
       Numbers<T> line(CHUNK * 4 * wide, T(0));
       for (int64_t part = from; part < to; ++part)
-        for (int64_t image = part * step; image < std::min(n, (part + 1) * step); ++image) {
+        for (int64_t image = part * n / PARTS; image < (part + 1) * n / PARTS; ++image) {
           padded_images(xp + image * H * W * tasks * c, padded.data(), H, W, tasks, c);
           // All tasks of a line of windows, so that memory is read in its order.
           for (int64_t i = 0; i < h; ++i)
