@@ -9,10 +9,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -24,26 +25,34 @@ FEW = ("--iterations", "3", "--meta-batch", "1", "--inner-steps", "2", "--valida
 MAML = ("meta-train", "--strategy", "maml", "--width", "4", "--validate-every", "1", *FEW)
 
 
-def start(folder: Path, *arguments: str, prepare: Callable[[], None] | None = None) -> "subprocess.Popen[str]":
-    environment = os.environ | {"COLUMNS": "160", "OMP_NUM_THREADS": "1"}
+def start(
+    folder: Path, *arguments: str, prepare: Callable[[], None] | None = None, variables: Mapping[str, str] | None = None
+) -> "subprocess.Popen[str]":
+    environment = os.environ | {"COLUMNS": "160", "OMP_NUM_THREADS": "1"} | dict(variables or {})
     command = [sys.executable, "-m", "fewshot_nsl", *arguments]
     return subprocess.Popen(
         command, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=prepare
     )
 
 
-def run(folder: Path, *arguments: str, code: int = 0, prepare: Callable[[], None] | None = None) -> tuple[str, str]:
+def run(
+    folder: Path,
+    *arguments: str,
+    code: int = 0,
+    prepare: Callable[[], None] | None = None,
+    variables: Mapping[str, str] | None = None,
+) -> tuple[str, str]:
     """Standard output and standard error."""
-    process = start(folder, *arguments, prepare=prepare)
+    process = start(folder, *arguments, prepare=prepare, variables=variables)
     output, error = process.communicate(timeout=300)
     assert process.returncode == code, error
     assert "Traceback" not in error
     return output, error
 
 
-def refused(folder: Path, *arguments: str, prepare: Callable[[], None] | None = None) -> str:
+def refused(folder: Path, *arguments: str, prepare: Callable[[], None] | None = None, variables: Mapping[str, str] | None = None) -> str:
     """The one line on standard error of a command that exits 1."""
-    _, error = run(folder, *arguments, code=1, prepare=prepare)
+    _, error = run(folder, *arguments, code=1, prepare=prepare, variables=variables)
     lines = [line for line in error.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1
     assert error.rstrip().endswith(lines[0])
@@ -112,6 +121,38 @@ def test_a_row_does_not_depend_on_the_others(trained: Path) -> None:
     rows = {row["strategy"]: row for row in json.loads((trained / "all.json").read_text())["rows"]}
     (row,) = json.loads((trained / "one.json").read_text())["rows"]
     assert row["accuracies"] == rows["static"]["accuracies"]
+
+
+def test_engines_give_the_same_and_are_written_down(trained: Path) -> None:
+    rows = {}
+    for engine in ("higher", "plain"):
+        run(trained, "evaluate", "--episodes", "5", "--strategy", "static", "--engine", engine, "--output", f"{engine}.json")
+        written = json.loads((trained / f"{engine}.json").read_text())
+        assert written["engine"] == engine
+        rows[engine] = written["rows"][0]["accuracies"]
+    assert rows["higher"] == pytest.approx(rows["plain"], abs=0.02)
+
+
+def test_training_takes_an_engine_and_parts_of_a_meta_batch(workspace: Path, trained: Path) -> None:
+    run(workspace, *MAML, "--engine", "higher", "--tasks-at-once", "1")
+    (best,) = (workspace / "runs").rglob("last.safetensors")
+    assert json.loads((best.parent / "run.json").read_text())["engine"] == "higher"
+    other = load_file(trained / best.relative_to(workspace))
+    weights = {name: value for name, value in load_file(best).items() if name.startswith("backbone")}
+    assert weights
+    for name, value in weights.items():
+        torch.testing.assert_close(value, other[name], rtol=1e-3, atol=1e-4)
+
+
+def test_without_a_compiler_one_line_says_so_and_work_goes_on(trained: Path, tmp_path: Path) -> None:
+    bare = {"PATH": str(tmp_path), "CXX": "", "XDG_CACHE_HOME": str(tmp_path)}
+    _, error = run(trained, "evaluate", "--episodes", "2", "--strategy", "static", "--output", "bare.json", variables=bare)
+    lines = [line for line in error.splitlines() if "compile" in line]
+    assert len(lines) == 1
+    assert lines[0].startswith("Using torch's own operators, --engine plain: kernels cannot be compiled: no C++ compiler was found")
+    assert json.loads((trained / "bare.json").read_text())["engine"] == "plain"
+    request = ("evaluate", "--episodes", "2", "--strategy", "static", "--engine", "fast")
+    assert "no C++ compiler was found" in refused(trained, *request, variables=bare)
 
 
 def test_a_finished_run_is_not_trained_again(trained: Path) -> None:
@@ -196,6 +237,7 @@ def test_bad_requests_get_one_line(workspace: Path, arguments: tuple[str, ...], 
             ("--n-shot", "50"),
             "class u0532-armenian-capital-ben has 60 images, an episode takes 50 shots and 15 queries = 65; ask for fewer",
         ),
+        (("--engine", "quick"), "engine 'quick' is unknown: expected one of auto, higher, fast, plain"),
         (("--n-way", "3"), "maml learned a 5-way classifier, the episodes have 3 ways; use --n-way 5"),
         (("--split", "holdout"), "glyphs has no split 'holdout'; there are: train, val, test"),
         (("--seed", "1"), "no strategy has a checkpoint for glyphs, cnn4, seed 1"),

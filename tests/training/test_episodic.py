@@ -2,10 +2,11 @@ import math
 
 import pytest
 import torch
+from torch import Tensor
 
 from fewshot_nsl.backbones import CNN4
 from fewshot_nsl.data import ImageStore
-from fewshot_nsl.episodes import EpisodeDataset, EpisodeSampler
+from fewshot_nsl.episodes import EpisodeBatch, EpisodeDataset, EpisodeSampler
 from fewshot_nsl.evaluate import evaluate
 from fewshot_nsl.strategies import MetaStatic
 from fewshot_nsl.training.episodic import Episodic
@@ -14,14 +15,16 @@ from fewshot_nsl.training.loop import optimizer_tensors
 CPU = torch.device("cpu")
 
 
+SIZES = {"n_way": 3, "n_shot": 1, "n_query": 2, "iterations": 8, "validation_episodes": 7}
+
+
 def _strategy(store: ImageStore) -> MetaStatic:
     torch.manual_seed(0)
     return MetaStatic(CNN4(16, 3, width=4, mean=store.mean, std=store.std), n_way=3, steps=2, test_steps=3)
 
 
 def _trainee(store: ImageStore, seed: int = 2) -> Episodic:
-    sizes = {"n_way": 3, "n_shot": 1, "n_query": 2, "iterations": 8, "meta_batch": 2, "validation_episodes": 7}
-    return Episodic(_strategy(store), store, CPU, **sizes, lr=0.01, seed=seed)
+    return Episodic(_strategy(store), store, CPU, **SIZES, meta_batch=2, lr=0.01, seed=seed)
 
 
 def test_a_step_is_one_of_adam_on_the_mean_loss_of_its_own_episodes(tiny_store: ImageStore) -> None:
@@ -69,3 +72,25 @@ def test_another_seed_is_other_episodes(tiny_store: ImageStore, seed: int) -> No
     first.step(0)
     second.step(0)
     assert not torch.equal(first.weights()["classifier"], second.weights()["classifier"])
+
+
+@pytest.mark.parametrize("tasks_at_once", [1, 2, 3, 100])
+def test_parts_of_a_meta_batch_add_up_to_the_whole(tiny_store: ImageStore, monkeypatch: pytest.MonkeyPatch, tasks_at_once: int) -> None:
+    whole, parts = (
+        Episodic(_strategy(tiny_store).double(), tiny_store, CPU, **SIZES, meta_batch=5, lr=0.01, seed=2, tasks_at_once=at_once)
+        for at_once in (None, tasks_at_once)
+    )
+    together = []
+    loss = parts.strategy.loss
+
+    def watched(batch: EpisodeBatch) -> Tensor:
+        together.append(len(batch.support))
+        return loss(batch)
+
+    monkeypatch.setattr(parts.strategy, "loss", watched)
+    for index in range(3):
+        assert parts.step(index) == pytest.approx(whole.step(index), rel=1e-12)
+    for name, value in whole.weights().items():
+        torch.testing.assert_close(parts.weights()[name], value, rtol=1e-9, atol=1e-12)
+    assert max(together) <= tasks_at_once
+    assert sum(together) == 3 * 5

@@ -9,6 +9,7 @@ from fewshot_nsl.data import ImageStore
 from fewshot_nsl.episodes import EpisodeSampler, freeze
 from fewshot_nsl.errors import CheckpointError, EpisodeError
 from fewshot_nsl.evaluate import Evaluation, evaluate, normal_interval
+from fewshot_nsl.inner_loop import Engine, higher
 from fewshot_nsl.strategies import META_STRATEGIES, STRATEGIES
 from fewshot_nsl.training import Checkpoint, Run, evaluate_rows, gather_rows, load_checkpoint, restore_backbone, restore_strategy
 from fewshot_nsl.workspace import Workspace, file_checksum
@@ -140,3 +141,25 @@ def test_another_number_of_ways_than_was_learned_is_refused(trained: Workspace, 
     sampler = EpisodeSampler(tiny_store.split_labels("test"), **(SIZES | {"n_way": 2}))
     with pytest.raises(EpisodeError, match=f"{name} learned a 3-way classifier, the episodes have 2 ways"):
         evaluate_rows(trained, [row for row in rows if row[0] == name], tiny_store, CPU, sampler, **WRITTEN)
+
+
+def test_a_given_engine_takes_the_steps_and_is_written_down(
+    trained: Workspace, rows: Rows, tiny_store: ImageStore, sampler: EpisodeSampler, evaluation: Evaluation
+) -> None:
+    assert evaluation.engine is None
+    given = evaluate_rows(trained, rows, tiny_store, CPU, sampler, engine=higher, **WRITTEN)
+    assert given.engine == "higher"
+    for row, other in zip(given.rows, evaluation.rows, strict=True):
+        assert row.accuracies == pytest.approx(other.accuracies, abs=1 / 12)
+
+
+def test_no_engine_is_made_where_nothing_takes_steps(
+    trained: Workspace, rows: Rows, tiny_store: ImageStore, sampler: EpisodeSampler
+) -> None:
+    def refuse() -> Engine:
+        raise AssertionError
+
+    still = [row for row in rows if row[0] in ("nearest-mean", "retrained", "dynamic")]
+    assert evaluate_rows(trained, still, tiny_store, CPU, sampler, engine=refuse, **WRITTEN).engine is None
+    with pytest.raises(AssertionError):
+        evaluate_rows(trained, rows, tiny_store, CPU, sampler, engine=refuse, **WRITTEN)
