@@ -62,17 +62,17 @@ inline void largest(const T* z0, const T* z1, const T* z2, const T* z3, T* m, Pl
   int64_t i = 0;
   for (; i + L <= count; i += L) {
     const V v0 = *(const V*)(z0 + i), v1 = *(const V*)(z1 + i), v2 = *(const V*)(z2 + i), v3 = *(const V*)(z3 + i);
-    const I right = !(v1 <= v0), low = !(v3 <= v2);
+    const I right = (v1 > v0) | (v1 != v1), low = (v3 > v2) | (v3 != v3);
     const V a = right ? v1 : v0, b = low ? v3 : v2;
-    const I below = !(b <= a), one = I{} + 1;
+    const I below = (b > a) | (b != b), one = I{} + 1;
     const I where = below ? (low ? one + 2 : one + 1) : (right ? one : I{});
     *(V*)(m + i) = below ? b : a;
     *(typename Wide<T>::places*)(place + i) = __builtin_convertvector(where, typename Wide<T>::places);
   }
   for (; i < count; ++i) {
-    const bool right = !(z1[i] <= z0[i]), low = !(z3[i] <= z2[i]);
+    const bool right = z1[i] > z0[i] || z1[i] != z1[i], low = z3[i] > z2[i] || z3[i] != z3[i];
     const T a = right ? z1[i] : z0[i], b = low ? z3[i] : z2[i];
-    const bool below = !(b <= a);
+    const bool below = b > a || b != b;
     place[i] = below ? (low ? 3 : 2) : (right ? 1 : 0);
     m[i] = below ? b : a;
   }
