@@ -20,9 +20,9 @@ from statistics import median
 
 import numpy as np
 import torch
-from measure import Work, ceilings, medians, report
 
 from fewshot_nsl.backbones.normalise import Normalise
+from fewshot_nsl.bench import Work, ceilings, medians, report
 from fewshot_nsl.data import SPLITS, Card, ImageStore, Source, SourceClass, open_store
 from fewshot_nsl.data.write import write_store
 from fewshot_nsl.devices import keep_freed_memory, resolve_device

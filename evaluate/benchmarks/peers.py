@@ -1,10 +1,11 @@
-"""Builds an environment in which the real learn2learn and torchmeta run, beside this package, and prints its Python.
+"""Builds an environment in which the other libraries run, beside this package, and prints its Python.
 
     python evaluate/benchmarks/peers.py FOLDER
 
-Neither installs on today's Python as it is: learn2learn 0.2.0 ships C files that Python 3.11 cannot compile, so they are made again with
-Cython; torchmeta 1.8.0 demands a torch of 2021, so it goes in without its requirements. What is missing once they are installed,
-`peers_imports.py` supplies at import. A folder that is complete is left as it is. Takes some minutes and a package index.
+torchopt, parallel-metalearn and iteryne install as they are. Two do not on today's Python: learn2learn 0.2.0 ships C files that Python
+3.11 cannot compile, so they are made again with Cython; torchmeta 1.8.0 demands a torch of 2021, so it goes in without its requirements.
+What these two miss once they are installed, `peers_imports.py` supplies at import. A folder that is complete is left as it is. Takes some
+minutes and a package index.
 """
 
 import argparse
@@ -33,9 +34,13 @@ NEEDED = (
     "ordered-set==4.1.0",
     "h5py==3.16.0",
 )
-"""What the two libraries import."""
+"""What learn2learn and torchmeta import."""
 
-PEERS = ("learn2learn==0.2.0", "torchmeta==1.8.0")
+MENDED = ("learn2learn==0.2.0", "torchmeta==1.8.0")
+"""Not installed as they are."""
+
+PEERS = ("torchopt==0.7.3", "parallel-metalearn==0.5.6", "iteryne==0.1.0")
+"""The rest, but for higher, which comes with this package."""
 
 COMPLETE = "peers.txt"
 """Written last, with all of the above: a folder without it, or with others in it, is built anew."""
@@ -48,15 +53,15 @@ def build(folder: Path) -> Path:
         SystemExit: the folder holds something else, or an installation failed (pip has said why).
     """
     python, note = folder / "bin" / "python", folder / COMPLETE
-    recipe = "\n".join((*TOOLS, *TORCH, *NEEDED, *PEERS, str(ROOT))) + "\n"
+    recipe = "\n".join((*TOOLS, *TORCH, *NEEDED, *MENDED, *PEERS, str(ROOT))) + "\n"
     if note.is_file() and note.read_text() == recipe:
         return python
     if folder.exists() and any(folder.iterdir()) and not (folder / "pyvenv.cfg").is_file():
         raise SystemExit(f"{folder} holds something else: expected a new or empty folder; give another one")
     venv.create(folder, clear=True, with_pip=True)
     _pip(python, "install", *TOOLS)
-    _pip(python, "install", TORCH[0], *NEEDED)
-    _pip(python, "install", "--no-deps", *TORCH[1:], PEERS[1])
+    _pip(python, "install", TORCH[0], *NEEDED, *PEERS)
+    _pip(python, "install", "--no-deps", *TORCH[1:], MENDED[1])
     _build_learn2learn(python)
     _pip(python, "install", "--editable", str(ROOT))
     note.write_text(recipe)
@@ -66,7 +71,7 @@ def build(folder: Path) -> Path:
 def _build_learn2learn(python: Path) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        _pip(python, "download", "--no-deps", "--no-binary", ":all:", "--no-build-isolation", "--dest", name, PEERS[0])
+        _pip(python, "download", "--no-deps", "--no-binary", ":all:", "--no-build-isolation", "--dest", name, MENDED[0])
         (archive,) = folder.glob("*.tar.gz")
         with tarfile.open(archive) as file:
             file.extractall(folder, filter="data")

@@ -9,11 +9,11 @@ import argparse
 from functools import partial
 
 import torch
-from measure import medians, report
 from torch import Tensor, nn
 
 from fewshot_nsl.backbones import CNN4
 from fewshot_nsl.backbones.pooled import NormReluPool2d
+from fewshot_nsl.bench import medians, report
 from fewshot_nsl.devices import keep_freed_memory, resolve_device
 
 

@@ -15,9 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from measure import medians, peak_megabytes, report
 from PIL import Image
 
+from fewshot_nsl.bench import medians, peak_megabytes, report
 from fewshot_nsl.data import new_card, prepare
 from fewshot_nsl.devices import resolve_device
 from fewshot_nsl.workspace import open_workspace

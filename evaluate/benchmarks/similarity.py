@@ -12,10 +12,10 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from measure import Work, ceilings, medians, peak_megabytes, report
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fewshot_nsl.bench import Work, ceilings, medians, peak_megabytes, report
 from fewshot_nsl.devices import keep_freed_memory, resolve_device
 from fewshot_nsl.similarity import ShiftSimilarityConv2d, StaticSimilarityConv2d, convert, fold, similarity_conv2d
 

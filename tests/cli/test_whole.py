@@ -222,6 +222,8 @@ def test_interrupt_leaves_a_checkpoint_and_says_how_to_go_on(workspace: Path) ->
         (("evaluate", "--checkpoint", "none.safetensors"), "checkpoint none.safetensors does not exist"),
         (("evaluate", "--workspace", "nowhere"), "is not a folder"),
         (("evaluate", "--episodes", "many"), "--episodes"),
+        (("bench", "--strategy", "dynamic"), "strategy 'dynamic' cannot be timed: expected one of maml, meta-static"),
+        (("bench", "--output", "."), "'--output'"),
         (("train",), "No such command 'train'"),
     ],
 )
@@ -293,7 +295,7 @@ def test_full_disk_loses_nothing(workspace: Path) -> None:
 
 def test_help_names_the_commands_and_is_quick_to_load(tmp_path: Path) -> None:
     output, _ = run(tmp_path, "--help")
-    assert all(name in output for name in ("quickstart", "data", "pretrain", "meta-train", "evaluate"))
+    assert all(name in output for name in ("quickstart", "data", "pretrain", "meta-train", "evaluate", "bench"))
     heavy = "import fewshot_nsl.cli, sys; print({'torch', 'pandas', 'numpy', 'pydantic'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

@@ -57,9 +57,9 @@ def check_labels(classes: Tensor, labels: Tensor) -> None:
 
 def check_learn2learn(store: ImageStore) -> None:
     """`MetaDataset` and `TaskDataset` fed by a store; their tasks taken; ours partitioned by its own function."""
-    import learn2learn  # type: ignore[import-not-found]
-    from learn2learn.data import transforms  # type: ignore[import-not-found]
-    from learn2learn.data.utils import partition_task  # type: ignore[import-not-found]
+    import learn2learn
+    from learn2learn.data import transforms
+    from learn2learn.data.utils import partition_task
 
     images = Reads(store, "train")
     dataset = learn2learn.data.MetaDataset(images, labels_to_indices=labels_to_indices(images))
