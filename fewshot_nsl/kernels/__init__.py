@@ -1,4 +1,4 @@
-"""Kernels: the elementwise work around a convolution, in torch's operators or compiled for this processor."""
+"""Kernels: what follows a convolution, and its derivatives, in torch's operators or compiled for this processor."""
 
 from fewshot_nsl.kernels.build import build_native, compiler
 from fewshot_nsl.kernels.kernels import Dense, Kernels
