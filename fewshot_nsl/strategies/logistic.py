@@ -6,10 +6,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from fewshot_nsl.errors import TrainingError
+from fewshot_nsl.precision import full_products
 
 MAX_ITERATIONS = 10_000
 
 
+@full_products()
 def fit_logistic_regression(
     features: Float[Tensor, "tasks n d"], labels: Int64[Tensor, "tasks n"], *, penalty: float, tolerance: float = 1e-4
 ) -> Float[Tensor, "tasks way d"]:

@@ -17,6 +17,7 @@ FOLDER = Path(__file__).parents[2] / "evaluate" / "benchmarks"
         ("loading.py", ["--images-per-class", "20"], 3),
         ("pooling.py", ["--sizes", "4x32"], 2),
         ("preparing.py", ["--images", "60"], 3),
+        ("pretraining.py", ["--sizes", "16", "--batch", "4", "--steps", "1"], 6),
     ],
 )
 def test_a_benchmark_runs_alone_and_ends_with_a_line_of_json_a_figure(script: str, arguments: list[str], figures: int) -> None:
