@@ -68,14 +68,15 @@ class Bench:
 
 
 def compare_all(bench: Bench, works: Sequence[MetaWork]) -> None:
-    """Time and peak memory of every strategy and peer."""
-    for work in works:
-        for strategy in bench.strategies:
-            bench.compare(strategy, work)
-            ours, *theirs = (_peak_in_a_fresh_process(bench, strategy, name, work) for name in (OURS, *bench.peers))
-            for name, megabytes in zip(bench.peers, theirs, strict=True):
-                title = f"{strategy}, {work}, {bench.engines[0].name}: peak memory over {name}"
-                report(title, ours, megabytes, "MB", bench.device)
+    """Peak memory and time of every strategy and peer; memory first, while this process holds none."""
+    rows = [(strategy, work) for work in works for strategy in bench.strategies]
+    for strategy, work in rows:
+        ours, *theirs = (_peak_in_a_fresh_process(bench, strategy, name, work) for name in (OURS, *bench.peers))
+        for name, megabytes in zip(bench.peers, theirs, strict=True):
+            title = f"{strategy}, {work}, {bench.engines[0].name}: peak memory over {name}"
+            report(title, ours, megabytes, "MB", bench.device)
+    for row in rows:
+        bench.compare(*row)
 
 
 def compare_growth(bench: Bench, base: MetaWork, sizes: Sequence[int], file: Path) -> None:

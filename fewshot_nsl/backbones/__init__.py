@@ -7,6 +7,7 @@ from fewshot_nsl.backbones.cnn9 import CNN9
 from fewshot_nsl.backbones.describe import BACKBONES, BackboneChoice, ModelDescription, build_model, usual_width
 from fewshot_nsl.backbones.normalise import Normalise
 from fewshot_nsl.backbones.plain import PlainCIFAR, PlainImageNet
+from fewshot_nsl.backbones.pooled import use_kernels
 from fewshot_nsl.backbones.resnet import ResNet18, ResNet50
 from fewshot_nsl.backbones.resnet12 import ResNet12
 
@@ -24,6 +25,7 @@ __all__ = [
     "ResNet18",
     "ResNet50",
     "build_model",
+    "use_kernels",
     "usual_width",
     "with_batch_statistics",
 ]

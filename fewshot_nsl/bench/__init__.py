@@ -5,7 +5,7 @@ from fewshot_nsl.bench.measure import Work, ceilings, figure, medians, milliseco
 from fewshot_nsl.bench.operations import meta_step_operations
 from fewshot_nsl.bench.peers import PEERS, Peer, installed_peers
 from fewshot_nsl.bench.same_work import agreeing_peers
-from fewshot_nsl.bench.work import MetaWork, made_up_batch
+from fewshot_nsl.bench.work import MetaWork, made_up_batch, made_up_store
 
 __all__ = [
     "PEERS",
@@ -19,6 +19,7 @@ __all__ = [
     "figure",
     "installed_peers",
     "made_up_batch",
+    "made_up_store",
     "medians",
     "meta_step_operations",
     "milliseconds",

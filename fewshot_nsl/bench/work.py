@@ -1,9 +1,12 @@
-"""The meta-step that is timed, as data: its sizes, and made-up episodes of these sizes."""
+"""What is timed, as data: the sizes of a meta-step, and made-up images."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import torch
 
+from fewshot_nsl.data import ImageStore
 from fewshot_nsl.episodes import EpisodeBatch
 
 
@@ -62,6 +65,26 @@ def made_up_batch(work: MetaWork, device: torch.device, seed: int = 0) -> Episod
         classes=nowhere(work.n_way),
     )
     return batch.to(device)
+
+
+def made_up_store(image_size: int, classes: int, images_per_class: int, *, split: str, seed: int = 0) -> ImageStore:
+    """A store in memory, all of one split: a pattern a class, each image half pattern and half noise, so that a classifier has work."""
+    rng = np.random.default_rng(seed)
+    shape = (image_size, image_size, 3)
+    patterns = rng.integers(0, 128, (classes, 1, *shape), dtype=np.uint8)
+    images = patterns + rng.integers(0, 128, (classes, images_per_class, *shape), dtype=np.uint8)
+    return ImageStore(
+        name="made-up",
+        root=Path(),
+        images=images.reshape(-1, *shape),
+        labels=np.repeat(np.arange(classes), images_per_class),
+        classes=tuple(map(str, range(classes))),
+        splits={split: range(classes * images_per_class)},
+        fingerprint="",
+        mean=(127.5,) * 3,
+        std=(64.0,) * 3,
+        augmentations=("crop", "flip"),
+    )
 
 
 def _count(number: int, noun: str) -> str:

@@ -36,6 +36,7 @@ def evaluate(
     force: Annotated[bool, typer.Option("--force", help="Use a checkpoint on the same dataset with other pixels.")] = False,
     output: Annotated[Path | None, typer.Option("--output", help="JSON file; by default evaluate/results/<utc>-<hash>.json.")] = None,
     engine: options.Engine = "auto",
+    precision: options.Precision = "float32",
     device: options.Device = "auto",
     workspace: options.WorkspaceFolder = Path(),
 ) -> None:
@@ -54,6 +55,7 @@ def evaluate(
 
     place = open_workspace(workspace)
     target = options.open_device(device)
+    arithmetic = options.open_precision(precision, target)
     given = [load_checkpoint(path) for path in checkpoint or []]
     path, dataset = episode_options.find_set(place, frozen, dataset)
     store, notice = choose_store(place, dataset or (given[0].card.dataset if given else None))
@@ -70,7 +72,8 @@ def evaluate(
             split=split,
             episodes=episodes or (len(sampler) if isinstance(sampler, FrozenEpisodes) else EPISODES),
             command=shlex.join(["fewshot-nsl", *sys.argv[1:]]),
-            engine=partial(options.open_engine, engine, target),
+            engine=partial(options.open_engine, engine, target, arithmetic),
+            precision=arithmetic,
             force=force,
             progress=show,
         )

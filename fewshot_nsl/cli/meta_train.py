@@ -38,6 +38,7 @@ def meta_train(
     tasks_at_once: Annotated[
         int | None, typer.Option(min=1, help="Tasks whose gradients are taken together: fewer need less memory.", show_default="all")
     ] = None,
+    precision: options.Precision = "float32",
     device: options.Device = "auto",
     resume: options.Resume = True,
     workspace: options.WorkspaceFolder = Path(),
@@ -57,6 +58,7 @@ def meta_train(
 
     place = open_workspace(workspace)
     target = options.open_device(device)
+    arithmetic = options.open_precision(precision, target)
     entry = get_meta_strategy(strategy)
     values = {
         # Where there is a pretrained backbone, this one only says which.
@@ -76,6 +78,7 @@ def meta_train(
         "validate_every": validate_every,
         "validation_episodes": validation_episodes,
         "seed": seed,
+        "precision": arithmetic.name,
     }
     config = entry.config.checked({name: value for name, value in values.items() if value is not None})
     given = load_checkpoint(checkpoint) if checkpoint else None
@@ -86,7 +89,7 @@ def meta_train(
         printing.notify(
             f"Starting from {place.relative(pretrained.path)}, {printing.percent(pretrained.card.best)} on held-out base images."
         )
-    chosen = options.open_engine(engine, target)
+    chosen = options.open_engine(engine, target, arithmetic)
     with progress.training_progress(f"{store.name} {strategy}") as show:
         run = train(place, store, pretrained, config, target, engine=chosen, tasks_at_once=tasks_at_once, resume=resume, progress=show)
     printing.report_run(run, place)

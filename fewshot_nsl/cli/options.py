@@ -11,12 +11,16 @@ if TYPE_CHECKING:  # slow to import, and a command's help does not need it
     import torch
 
     from fewshot_nsl.inner_loop import Engine as InnerLoopEngine
+    from fewshot_nsl.kernels import NativeKernels
+    from fewshot_nsl.precision import Precision as NetworkPrecision
 
 WorkspaceFolder = Annotated[Path, typer.Option("--workspace", help="Folder with data/, runs/ and evaluate/.")]
 Dataset = Annotated[str | None, typer.Option("--dataset", help="Prepared dataset; by default mini-imagenet. See: fewshot-nsl data list.")]
 Backbone = Annotated[str, typer.Option("--backbone", help="cnn4, cnn9, plain-cifar, plain-imagenet, resnet12, resnet18 or resnet50.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 Engine = Annotated[str, typer.Option("--engine", help="Of the inner loop: auto, fast, plain or higher. See: docs/speed.md.")]
+Kernels = Annotated[str, typer.Option("--engine", help="fast (kernels compiled here, once), plain (none), or auto. See: docs/speed.md.")]
+Precision = Annotated[str, typer.Option("--precision", help="float32, tf32 (on a GPU) or bfloat16. See: docs/speed.md.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Of initial weights and of everything random in training.")]
 Resume = Annotated[bool, typer.Option("--resume/--no-resume", help="Go on where the same run stopped, or begin it again.")]
 Ways = Annotated[int, typer.Option("--n-way", min=2, help="Classes of an episode.")]
@@ -34,8 +38,22 @@ def open_device(name: str) -> "torch.device":
     return device
 
 
-def open_engine(name: str, device: "torch.device") -> "InnerLoopEngine":
+def open_precision(name: str, device: "torch.device") -> "NetworkPrecision":
+    """The precision of networks."""
+    from fewshot_nsl.precision import resolve_precision
+
+    return resolve_precision(name, device)
+
+
+def open_engine(name: str, device: "torch.device", precision: "NetworkPrecision") -> "InnerLoopEngine":
     """The engine of the inner loop; a line says when something is compiled."""
     from fewshot_nsl.inner_loop import choose_engine
 
-    return choose_engine(name, device, announce=printing.notify)
+    return choose_engine(name, device, half=precision.half, announce=printing.notify)
+
+
+def open_kernels(name: str, device: "torch.device", precision: "NetworkPrecision") -> "NativeKernels | None":
+    """The kernels that pretraining runs on; a line says when they are compiled."""
+    from fewshot_nsl.kernels import choose_native
+
+    return choose_native(name, device, half=precision.half, announce=printing.notify)

@@ -22,6 +22,8 @@ def pretrain(
         bool, typer.Option("--augment/--no-augment", help="Crop and flip, as the dataset allows; the paper does not.")
     ] = True,
     seed: options.Seed = 0,
+    engine: options.Kernels = "auto",
+    precision: options.Precision = "float32",
     device: options.Device = "auto",
     resume: options.Resume = True,
     workspace: options.WorkspaceFolder = Path(),
@@ -37,6 +39,7 @@ def pretrain(
 
     place = open_workspace(workspace)
     target = options.open_device(device)
+    arithmetic = options.open_precision(precision, target)
     shared = {
         "backbone": backbone,
         "width": width,
@@ -45,11 +48,13 @@ def pretrain(
         "lr": lr,
         "augment": augment,
         "seed": seed,
+        "precision": arithmetic.name,
     }
     configs = [PretrainConfig.checked({"network": name, **shared}) for name in network or NETWORKS]
     store, notice = choose_store(place, dataset)
     printing.notify(notice)
+    kernels = options.open_kernels(engine, target, arithmetic)
     for config in configs:
         with progress.training_progress(f"{store.name} {config.network}") as show:
-            run = train(place, store, config, target, resume=resume, progress=show)
+            run = train(place, store, config, target, kernels=kernels, resume=resume, progress=show)
         printing.report_run(run, place)

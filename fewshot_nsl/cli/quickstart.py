@@ -18,8 +18,8 @@ ENGINE = "plain"
 
 def quickstart(device: options.Device = "auto", workspace: options.WorkspaceFolder = Path()) -> None:
     """Train and compare what starts from a pretrained network, on the embedded glyphs, in minutes on a laptop."""
-    typer.echo(f"1/3  fewshot-nsl pretrain --dataset {DATASET} --epochs {EPOCHS}")
-    pretrain(dataset=DATASET, epochs=EPOCHS, device=device, workspace=workspace)
+    typer.echo(f"1/3  fewshot-nsl pretrain --dataset {DATASET} --epochs {EPOCHS} --engine {ENGINE}")
+    pretrain(dataset=DATASET, epochs=EPOCHS, engine=ENGINE, device=device, workspace=workspace)
     typer.echo(f"2/3  fewshot-nsl meta-train --dataset {DATASET} --iterations {ITERATIONS} --engine {ENGINE}")
     meta_train(dataset=DATASET, iterations=ITERATIONS, validate_every=ITERATIONS // 4, engine=ENGINE, device=device, workspace=workspace)
     typer.echo(f"3/3  fewshot-nsl evaluate --dataset {DATASET} --episodes 600 --engine {ENGINE}")

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from fewshot_nsl.data import ImageStore
@@ -42,10 +42,14 @@ def evaluate(
         device: what the images are put on.
         progress: called with episodes done and in all.
     """
-    encode = strategy.encode if isinstance(strategy, FeatureLearner) else None
-    dataset = EpisodeDataset(store, sampler, episodes, FEATURE_EPISODES_AT_ONCE if encode else EPISODES_AT_ONCE)
+    at_once = FEATURE_EPISODES_AT_ONCE if isinstance(strategy, FeatureLearner) else EPISODES_AT_ONCE
+    dataset = EpisodeDataset(store, sampler, episodes, at_once)
+    if isinstance(strategy, FeatureLearner):
+        batches = draw_features(dataset, encode_rows(strategy.encode, store, sampler.rows, device))
+    else:
+        batches = _images(dataset, device)
     accuracies: list[float] = []
-    for support, support_labels, query, query_labels in _features(dataset, encode, device) if encode else _images(dataset, device):
+    for support, support_labels, query, query_labels in batches:
         predicted = strategy.fit(support, support_labels)(query).argmax(-1)
         accuracies += (predicted == query_labels).double().mean(1).tolist()
         if progress:
@@ -53,23 +57,27 @@ def evaluate(
     return np.array(accuracies)
 
 
-def _images(dataset: EpisodeDataset, device: torch.device) -> Iterator[_Batch]:
-    for batch in EpisodeLoader(dataset, device):
-        yield batch.support, batch.support_labels, batch.query, batch.query_labels
+def encode_rows(
+    encode: Callable[[Tensor], Tensor], store: ImageStore, rows: Int64[np.ndarray, " n"], device: torch.device
+) -> Float[Tensor, "n d"]:
+    """Features of these images of a store, each encoded once."""
+    chunks = (torch.from_numpy(store.images[rows[i : i + IMAGES_AT_ONCE]]) for i in range(0, len(rows), IMAGES_AT_ONCE))
+    return torch.cat([encode(chunk.to(device).movedim(-1, 1)) for chunk in chunks])
 
 
-def _features(dataset: EpisodeDataset, encode: Callable[[Tensor], Tensor], device: torch.device) -> Iterator[_Batch]:
-    """Encode every image that an episode may show, once; then episodes are rows of that table."""
-    images, rows = dataset.store.images, dataset.sampler.rows
-    chunks = (torch.from_numpy(images[rows[i : i + IMAGES_AT_ONCE]]) for i in range(0, len(rows), IMAGES_AT_ONCE))
-    table = torch.cat([encode(chunk.to(device).movedim(-1, 1)) for chunk in chunks])
-    place = np.zeros(len(images), dtype=np.int64)
-    place[rows] = np.arange(len(rows))
-    for index in range(len(dataset)):
-        drawn = dataset.draw(index)
+def draw_features(dataset: EpisodeDataset, table: Float[Tensor, "n d"]) -> Iterator[_Batch]:
+    """Episodes as rows of a table of features, which `encode_rows` made of every image that an episode may show."""
+    place = np.zeros(len(dataset.store.images), dtype=np.int64)
+    place[dataset.sampler.rows] = np.arange(len(table))
+    for drawn in dataset.draw_all():
         support = np.stack([place[episode.support_rows] for episode in drawn])
         query = np.stack([place[episode.query_rows] for episode in drawn])
         support_labels = np.stack([episode.support_labels for episode in drawn])
         query_labels = np.stack([episode.query_labels for episode in drawn])
-        s, s_labels, q, q_labels = (torch.from_numpy(array).to(device) for array in (support, support_labels, query, query_labels))
+        s, s_labels, q, q_labels = (torch.from_numpy(array).to(table.device) for array in (support, support_labels, query, query_labels))
         yield table[s], s_labels, table[q], q_labels
+
+
+def _images(dataset: EpisodeDataset, device: torch.device) -> Iterator[_Batch]:
+    for batch in EpisodeLoader(dataset, device):
+        yield batch.support, batch.support_labels, batch.query, batch.query_labels

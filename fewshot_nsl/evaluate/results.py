@@ -48,6 +48,7 @@ class Evaluation(BaseModel):
     frozen: str | None = Field(default=None, description="fingerprint of the frozen set they are the first of; None where they were drawn")
     hardware: str
     engine: str | None = Field(default=None, description="of the inner loop, where it was chosen for strategies that take gradient steps")
+    precision: str = Field(default="float32", description="of the networks")
     versions: dict[str, str]
     rows: list[ResultRow]
 

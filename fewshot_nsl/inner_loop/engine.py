@@ -1,19 +1,20 @@
 """Engines of the inner loop, and which one is used."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fewshot_nsl.errors import ConfigurationError, KernelError
+from fewshot_nsl.errors import ConfigurationError
 from fewshot_nsl.inner_loop import fast_engine, higher_engine
 from fewshot_nsl.inner_loop.grouped import GroupedNetwork, can_be_grouped
 from fewshot_nsl.inner_loop.parameters import Adapt, Parameters, Rates, TaskLoss
-from fewshot_nsl.inner_loop.task_network import LoopedNetwork, TaskNetwork
-from fewshot_nsl.kernels import Kernels, NativeKernels, PlainKernels, build_native
+from fewshot_nsl.inner_loop.task_network import LoopedNetwork, PreciseNetwork, TaskNetwork
+from fewshot_nsl.kernels import Kernels, PlainKernels, choose_native
+from fewshot_nsl.precision import Precision
 
 ENGINES = ("auto", "higher", "fast", "plain")
 
@@ -26,6 +27,20 @@ class Engine:
     adapt: Adapt
     network: Callable[[nn.Module], TaskNetwork]
     """Makes a network ready for many tasks."""
+
+    def in_precision(self, precision: Precision) -> "Engine":
+        """The same steps, with networks that compute in this precision.
+
+        Raises:
+            ConfigurationError: half precision, and another engine than "higher": what the fast ones fuse is in float32.
+        """
+        if not precision.half:
+            return self
+        if self.name != "higher":
+            raise ConfigurationError(
+                f"engine {self.name} computes in float32, not in {precision.name}: use --engine auto or higher, or --precision float32"
+            )
+        return replace(self, network=lambda network: PreciseNetwork(self.network(network), precision))
 
     def meta_gradient(
         self, inner_loss: TaskLoss, outer_loss: TaskLoss, initial: Parameters, *, steps: int, lr: Rates, first_order: bool = False
@@ -50,40 +65,31 @@ def fast(kernels: Kernels | None = None) -> Engine:
     return Engine("fast" if kernels else "plain", fast_engine.adapt, partial(_network, kernels=kernels or PlainKernels()))
 
 
-def choose_engine(name: str = "auto", device: torch.device | None = None, *, announce: Callable[[str], None] | None = None) -> Engine:
+def choose_engine(
+    name: str = "auto", device: torch.device | None = None, *, half: bool = False, announce: Callable[[str], None] | None = None
+) -> Engine:
     """The engine of this name.
 
     "higher" is the reference. "fast" was the faster at every size measured; its kernels are compiled for this processor at their first use.
     "plain" is the fast engine on torch's own operators, which compiles nothing. "auto" is "fast" where there is a compiler, and "plain"
-    where there is none, and on a GPU.
+    where there is none, and on a GPU; in half precision, which the fast ones do not compute in, it is "higher".
 
     Args:
         name: one of `ENGINES`.
         device: where it will run; by default the CPU.
+        half: whether it will run in half precision (`Engine.in_precision`).
         announce: called with a line where something is compiled, or cannot be.
 
     Raises:
         ConfigurationError: another name.
-        ConfigurationError: "fast" on a GPU.
+        ConfigurationError: "fast" on a GPU or in half precision.
         KernelError: "fast" where nothing can be compiled.
     """
     if name not in ENGINES:
         raise ConfigurationError(f"engine '{name}' is unknown: expected one of {', '.join(ENGINES)}")
-    if name == "higher":
+    if name == "higher" or (name == "auto" and half):
         return higher()
-    on_cpu = device is None or device.type == "cpu"
-    if name == "fast" and not on_cpu:
-        raise ConfigurationError("engine fast has kernels for processors: use --engine auto or plain on a GPU")
-    if name == "plain" or not on_cpu:
-        return fast()
-    try:
-        return fast(NativeKernels(build_native(announce)))
-    except KernelError as problem:
-        if name == "fast":
-            raise
-        if announce:
-            announce(f"Using torch's own operators, --engine plain: {problem}")
-        return fast()
+    return fast(choose_native(name, device, half=half, announce=announce))
 
 
 def _network(network: nn.Module, *, kernels: Kernels) -> TaskNetwork:

@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from fewshot_nsl.inner_loop.layers import TaskBatchNorm2d, TaskConv2d
 from fewshot_nsl.kernels import Kernels
@@ -34,7 +35,7 @@ class TaskSequential(nn.Sequential):
         for name, layer in layers.items():
             self.add_module(name, layer)
         self.kernels = kernels
-        self._patches: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
+        self._patches = WeakTensorKeyDictionary()
 
     def forward(self, input: Tensor) -> Tensor:
         """One layer after the other."""
@@ -71,10 +72,9 @@ class TaskSequential(nn.Sequential):
 
     def _moments_of_patches(self, images: Tensor, kernel: Tensor, tasks: int) -> tuple[Tensor, Tensor]:
         """Mean and variance of the convolution's output from those of what its taps see, which stay while steps are taken."""
-        if id(images) not in self._patches:
-            # The images are kept beside, so that no other tensor gets their id.
-            self._patches[id(images)] = (images, *patch_moments(images, tasks))
-        _, mean, covariance = self._patches[id(images)]
+        if images not in self._patches:
+            self._patches[images] = patch_moments(images, tasks)
+        mean, covariance = self._patches[images]
         flat = kernel.flatten(1).unflatten(0, (tasks, -1))
         return (flat @ mean[:, :, None]).flatten(), ((flat @ covariance) * flat).sum(-1).flatten()
 

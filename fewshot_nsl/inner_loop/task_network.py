@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fewshot_nsl.inner_loop.parameters import Parameters
+from fewshot_nsl.precision import Precision
 
 
 @runtime_checkable
@@ -41,3 +42,25 @@ class LoopedNetwork:
         """See `TaskNetwork`."""
         own = ({name: value[t] for name, value in parameters.items()} for t in range(len(prepared)))
         return torch.stack([functional_call(self.network, values, (images,)) for values, images in zip(own, prepared, strict=True)])
+
+
+class PreciseNetwork:
+    """Another `TaskNetwork` in a precision; its features are in float32 again, and so is everything done with them.
+
+    Args:
+        network: what is run.
+        precision: of its forward pass; derivatives follow.
+    """
+
+    def __init__(self, network: TaskNetwork, precision: Precision) -> None:
+        self.network, self.precision = network, precision
+
+    def prepare(self, images: Shaped[Tensor, "tasks n c h w"]) -> Tensor:
+        """See `TaskNetwork`."""
+        return self.network.prepare(images)
+
+    def features(self, parameters: Parameters, prepared: Tensor) -> Float[Tensor, "tasks n d"]:
+        """See `TaskNetwork`."""
+        with self.precision.network():
+            features = self.network.features(parameters, prepared)
+        return features.float()

@@ -32,7 +32,7 @@ def build_native(announce: Callable[[str], None] | None = None) -> Path:
         announce: called with a line before compiling, which takes some 10 to 30 seconds.
 
     Raises:
-        KernelError: there is no C++ compiler, or it failed.
+        KernelError: there is no C++ compiler, it failed, or the cache cannot be written.
     """
     library = _cache_folder() / f"kernels-{_identity()}.so"
     if library.is_file():
@@ -42,12 +42,15 @@ def build_native(announce: Callable[[str], None] | None = None) -> Path:
         raise KernelError("kernels cannot be compiled: no C++ compiler was found, neither CXX nor c++; install one, or use --engine plain")
     if announce:
         announce("Compiling kernels for this processor, once (some 10 to 30 seconds).")
-    library.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=library.parent) as folder:
-        made = Path(folder) / library.name
-        _compile(program, made)
-        # Two processes may both have compiled: either file will do.
-        made.replace(library)
+    try:
+        library.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=library.parent) as folder:
+            made = Path(folder) / library.name
+            _compile(program, made)
+            # Two processes may both have compiled: either file will do.
+            made.replace(library)
+    except OSError as error:
+        raise KernelError(f"kernels cannot be kept in {library.parent}: {error}; set XDG_CACHE_HOME, or use --engine plain") from error
     return library
 
 
@@ -72,9 +75,17 @@ def _identity() -> str:
     digest = hashlib.sha256()
     for path in [_FOLDER / "common.h", *(_FOLDER / source for source in _SOURCES)]:
         digest.update(path.read_bytes())
-    for part in (torch.__version__, processor_name(), torch.backends.cpu.get_cpu_capability(), str(compiler()), *_FLAGS):
+    for part in (torch.__version__, processor_name(), _instructions(), str(compiler()), *_FLAGS):
         digest.update(f"\0{part}".encode())
     return digest.hexdigest()[:16]
+
+
+def _instructions() -> str:
+    """What the processor can do: virtual machines of one name differ in it, and a cache may serve many."""
+    information = Path("/proc/cpuinfo")
+    if not information.is_file():
+        return torch.backends.cpu.get_cpu_capability()
+    return next((line for line in information.read_text().splitlines() if line.startswith(("flags", "Features"))), "")
 
 
 def _cache_folder() -> Path:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from fewshot_nsl.errors import KernelError
 from fewshot_nsl.kernels.kernels import Dense
 
 _MANY = 8
@@ -17,10 +18,16 @@ class NativeKernels:
 
     Args:
         library: what `build_native` made.
+
+    Raises:
+        KernelError: it is damaged.
     """
 
     def __init__(self, library: Path) -> None:
-        torch.ops.load_library(library)
+        try:
+            torch.ops.load_library(library)
+        except OSError as error:
+            raise KernelError(f"{library} cannot be loaded: {error}; delete it, or use --engine plain") from error
         self._ops = torch.ops.fewshot_nsl_kernels
 
     def pool(self, z: Tensor) -> tuple[Tensor, Tensor]:

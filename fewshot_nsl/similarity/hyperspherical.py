@@ -29,10 +29,11 @@ def hyperspherical_conv2d(
     """
     if kernel_norm:
         weight = weight / (weight.square().sum((1, 2, 3), keepdim=True) + EPSILON).sqrt()
-    # The energy has one channel: summing shifted views of it is much cheaper than a convolution with ones.
+    # The energy has one channel: summing shifted views of it is much cheaper than a convolution with ones. Half precision would lose much
+    # of such a sum.
     extent = Extent((weight.shape[2], weight.shape[3]), pair(stride), pair(dilation))
     height, width = output_size(input.shape[2:], pair(padding), extent)
-    padded = pad_channels_last(input.square().sum(1, keepdim=True), pair(padding))
+    padded = pad_channels_last(input.to(torch.promote_types(input.dtype, torch.float32)).square().sum(1, keepdim=True), pair(padding))
     views = (padded[tap] for tap in taps_of(extent, height, width))
     energy = reduce(torch.add, views).permute(0, 3, 1, 2)
     return functional.conv2d(input, weight, None, stride, padding, dilation) / (energy + EPSILON).sqrt()

@@ -5,6 +5,7 @@ from fewshot_nsl.strategies.meta_configs import MAMLConfig, MetaStaticConfig, Me
 from fewshot_nsl.strategies.meta_learner import MetaLearner
 from fewshot_nsl.strategies.meta_static import MetaStatic
 from fewshot_nsl.strategies.nearest_mean import NearestMean
+from fewshot_nsl.strategies.precise import FeatureStrategy, PreciseEncoder
 from fewshot_nsl.strategies.predict import predict
 from fewshot_nsl.strategies.registry import META_STRATEGIES, STRATEGIES, MetaStrategyEntry, StrategyEntry, get_meta_strategy
 from fewshot_nsl.strategies.retrained import RetrainedClassifier
@@ -18,6 +19,7 @@ __all__ = [
     "Adapting",
     "Classifier",
     "FeatureLearner",
+    "FeatureStrategy",
     "Learner",
     "MAMLConfig",
     "MetaLearner",
@@ -26,6 +28,7 @@ __all__ = [
     "MetaStrategyEntry",
     "MetaTrainConfig",
     "NearestMean",
+    "PreciseEncoder",
     "RetrainedClassifier",
     "StaticFinetuned",
     "Strategy",

@@ -6,10 +6,10 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from fewshot_nsl.backbones import BackboneChoice
-from fewshot_nsl.config import Config
+from fewshot_nsl.precision import PrecisionChoice
 
 
-class MetaTrainConfig(Config):
+class MetaTrainConfig(PrecisionChoice):
     """What all have in common; the defaults of each strategy are its own."""
 
     strategy: str = Field(description="a name in META_STRATEGIES")

@@ -7,7 +7,8 @@ from fewshot_nsl.backbones import BackboneChoice, build_model
 from fewshot_nsl.config import Config
 from fewshot_nsl.data import ImageStore
 from fewshot_nsl.errors import CheckpointError
-from fewshot_nsl.inner_loop import Engine
+from fewshot_nsl.inner_loop import Engine, choose_engine
+from fewshot_nsl.precision import resolve_precision
 from fewshot_nsl.strategies import MetaTrainConfig, get_meta_strategy
 from fewshot_nsl.training.checkpoint import Checkpoint, CheckpointCard
 from fewshot_nsl.training.episodic import Episodic
@@ -46,23 +47,27 @@ def meta_train(
         pretrained: the plain backbone to start from; None for a strategy that starts from scratch.
         config: of the strategy that it names.
         device: what is computed on.
-        engine: of the inner loop; by default the fast one on torch's operators. Another gives the same, to rounding, and is the same run.
+        engine: of the inner loop; by default the fast one on torch's operators, or in half precision `higher`. Another gives the same, to
+            rounding, and is the same run.
         tasks_at_once: so many tasks of a meta-batch are in memory together; by default all.
         resume: go on where the same run stopped; otherwise begin it again.
         progress: called after every step.
 
     Raises:
         CheckpointError: `pretrained` is missing, not wanted, not plain, or of another store.
-        ConfigurationError: sizes that the backbone refuses.
+        ConfigurationError: sizes that the backbone refuses, or an engine that does not compute in the precision.
+        DeviceError: a precision that the device does not have.
         EpisodeError: the store cannot give such episodes.
         TrainingError: the loss is not finite, or a signal asked to stop; the same call resumes.
     """
+    precision = resolve_precision(config.precision, device)
     card, identity = _begin(store, pretrained, config)
     run = open_run(workspace, card, identity)
     if not resume:
         run.clear()
     if run.finished:
         return run
+    engine = (engine or choose_engine("auto" if precision.half else "plain", device, half=precision.half)).in_precision(precision)
     with initial_weights(config.seed):
         backbone = restore_backbone(pretrained) if pretrained else build_model(card.description)
         strategy = get_meta_strategy(config.strategy).build(backbone, **card.settings, engine=engine).to(device)
@@ -80,15 +85,9 @@ def meta_train(
         seed=config.seed,
         tasks_at_once=tasks_at_once,
     )
-    train(
-        run,
-        trainee,
-        card,
-        steps=config.iterations,
-        validate_every=config.validate_every,
-        record=run_record(card, identity, device) | {"engine": strategy.engine.name},
-        progress=progress,
-    )
+    record = run_record(card, identity, device) | {"engine": engine.name, "precision": precision.name}
+    with precision.products():
+        train(run, trainee, card, steps=config.iterations, validate_every=config.validate_every, record=record, progress=progress)
     return run
 
 

@@ -7,6 +7,8 @@ from pydantic import Field
 
 from fewshot_nsl.backbones import BackboneChoice
 from fewshot_nsl.data import ImageStore
+from fewshot_nsl.kernels import Kernels
+from fewshot_nsl.precision import PrecisionChoice, resolve_precision
 from fewshot_nsl.training.checkpoint import CheckpointCard
 from fewshot_nsl.training.fresh import describe_backbone
 from fewshot_nsl.training.loop import Progress, train
@@ -15,7 +17,7 @@ from fewshot_nsl.training.supervised import Supervised
 from fewshot_nsl.workspace import Workspace
 
 
-class PretrainConfig(BackboneChoice):
+class PretrainConfig(BackboneChoice, PrecisionChoice):
     """Everything that decides the result, the images apart."""
 
     network: Literal["plain", "dynamic"] = Field(description="convolutions of the backbone")
@@ -34,15 +36,29 @@ def pretrain(
     config: PretrainConfig,
     device: torch.device,
     *,
+    kernels: Kernels | None = None,
     resume: bool = True,
     progress: Progress | None = None,
 ) -> Run:
     """Train on the base classes; the run's `best` checkpoint has the highest accuracy on held-out images of the same classes.
 
+    Args:
+        workspace: where the run is.
+        store: its classes of `train` are learned.
+        config: how.
+        device: what is computed on.
+        kernels: for a CPU, see `choose_native`; by default torch's own operators. Others give the same, to rounding, and are the same run.
+            In half precision they are not used.
+        resume: go on where the same run stopped; otherwise begin it again.
+        progress: called after every step.
+
     Raises:
         ConfigurationError: sizes that the backbone refuses.
+        DeviceError: a precision that the device does not have.
         TrainingError: the loss is not finite, or a signal asked to stop; the same call resumes.
     """
+    precision = resolve_precision(config.precision, device)
+    kernels = None if precision.half else kernels
     description = describe_backbone(config, store, config.network)
     card = CheckpointCard(
         network=config.network,
@@ -69,14 +85,11 @@ def pretrain(
         weight_decay=config.weight_decay,
         augmentations=card.augmentations,
         seed=config.seed,
+        kernels=kernels,
+        precision=precision,
     )
-    train(
-        run,
-        trainee,
-        card,
-        steps=trainee.steps,
-        validate_every=trainee.steps_per_epoch,
-        record=run_record(card, config, device),
-        progress=progress,
-    )
+    # As meta-training's engines are called.
+    record = run_record(card, config, device) | {"engine": "fast" if kernels else "plain", "precision": precision.name}
+    with precision.products():
+        train(run, trainee, card, steps=trainee.steps, validate_every=trainee.steps_per_epoch, record=record, progress=progress)
     return run

@@ -12,8 +12,9 @@ from fewshot_nsl.data import ImageStore
 from fewshot_nsl.devices import describe_hardware
 from fewshot_nsl.episodes import EpisodeDataset, EpisodeLoader, EpisodeSampler, FrozenEpisodes
 from fewshot_nsl.evaluate import Evaluation, ResultRow, evaluate, normal_interval
-from fewshot_nsl.inner_loop import Engine
-from fewshot_nsl.strategies import STRATEGIES, Adapting, FeatureLearner
+from fewshot_nsl.inner_loop import Engine, higher
+from fewshot_nsl.precision import Precision
+from fewshot_nsl.strategies import STRATEGIES, Adapting, FeatureLearner, FeatureStrategy, PreciseEncoder
 from fewshot_nsl.training.checkpoint import Checkpoint, current_versions
 from fewshot_nsl.training.restore import check_store, restore_strategy
 from fewshot_nsl.workspace import Workspace, file_checksum
@@ -30,6 +31,7 @@ def evaluate_rows(
     episodes: int,
     command: str,
     engine: Callable[[], Engine] | None = None,
+    precision: Precision | None = None,
     force: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Evaluation:
@@ -44,20 +46,26 @@ def evaluate_rows(
         split: written down.
         episodes: how many.
         command: written down.
-        engine: makes the engine of those that take gradient steps, if any do; by default each has its own.
+        engine: makes the engine of those that take gradient steps, if any do; by default each has its own, or in half precision `higher`.
+        precision: of the networks; by default float32.
         force: passed to `check_store`.
         progress: called with a row's title, episodes done and in all.
 
     Raises:
         EpisodeError: a strategy cannot take such episodes, or fewer are frozen.
         CheckpointError: a checkpoint does not fit the store or the strategy.
+        ConfigurationError: an engine that does not compute in the precision.
     """
     # All are checked before the first is computed.
     for _, checkpoint in rows:
         check_store(checkpoint, store, force=force)
+    precision = precision or Precision("float32", device)
     strategies = [restore_strategy(name, checkpoint, device) for name, checkpoint in rows]
     adapting = [strategy for strategy in strategies if isinstance(strategy, Adapting)]
-    chosen = engine() if engine and adapting else None
+    if precision.half:
+        engine = engine or higher
+        strategies = [PreciseEncoder(each, precision) if isinstance(each, FeatureStrategy) else each for each in strategies]
+    chosen = engine().in_precision(precision) if engine and adapting else None
     if chosen:
         for each in adapting:
             each.engine = chosen
@@ -70,7 +78,8 @@ def evaluate_rows(
     for (name, checkpoint), strategy in zip(rows, strategies, strict=True):
         title, description = STRATEGIES[name].title, checkpoint.card.description
         began = time.perf_counter()
-        accuracies = evaluate(strategy, store, sampler, episodes, device, progress=partial(progress, title) if progress else None)
+        with precision.products():
+            accuracies = evaluate(strategy, store, sampler, episodes, device, progress=partial(progress, title) if progress else None)
         interval = normal_interval(accuracies.tolist())
         results.append(
             ResultRow(
@@ -104,6 +113,7 @@ def evaluate_rows(
         frozen=sampler.fingerprint if isinstance(sampler, FrozenEpisodes) else None,
         hardware=describe_hardware(device),
         engine=chosen.name if chosen else None,
+        precision=precision.name,
         versions=current_versions(),
         rows=results,
     )

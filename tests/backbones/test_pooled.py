@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fewshot_nsl.backbones import with_batch_statistics
+from fewshot_nsl.backbones import use_kernels, with_batch_statistics
 from fewshot_nsl.backbones.pooled import NormReluPool2d
+from fewshot_nsl.kernels import Kernels, NativeKernels, PlainKernels, build_native, compiler
 
 SIGNS = {"rising": 1.0, "falling": -1.0, "mixed": None}
 
@@ -99,3 +100,49 @@ def test_where_no_statistics_are_kept_those_of_the_whole_batch_are_used(sign: fl
     own = with_batch_statistics(ours).train(training)
     assert torch.equal(own(images), expected)
     assert own.running_mean is None
+
+
+NATIVE = pytest.param("native", marks=pytest.mark.skipif(compiler() is None, reason="there is no C++ compiler"))
+
+
+@pytest.fixture(params=["plain", NATIVE])
+def kernels(request: pytest.FixtureRequest) -> Kernels:
+    return NativeKernels(build_native()) if request.param == "native" else PlainKernels()
+
+
+@pytest.mark.parametrize("sign", SIGNS.values(), ids=SIGNS.keys())
+@pytest.mark.parametrize("size", [(8, 8), (7, 5)])
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_trained_on_kernels_it_is_the_plain_three(
+    kernels: Kernels, sign: float | None, size: tuple[int, int], momentum: float | None
+) -> None:
+    plain, ours = _pair(sign, torch.float64)
+    use_kernels(nn.Sequential(ours), kernels)
+    norm = plain[0]
+    assert isinstance(norm, nn.BatchNorm2d)
+    norm.momentum = ours.momentum = momentum
+    for _ in range(2):
+        images = torch.randn(4, 6, *size, dtype=torch.float64)
+        for value, expected in zip([ours(images), *_gradients(ours, images)], [plain(images), *_gradients(plain, images)], strict=True):
+            torch.testing.assert_close(value, expected)
+    assert int(ours.get_buffer("num_batches_tracked")) == 4
+    for name, value in norm.state_dict().items():
+        torch.testing.assert_close(ours.state_dict()[name], value)
+    torch.testing.assert_close(ours.eval()(images), plain.eval()(images))
+
+
+def test_kernels_are_used_in_training_and_there_alone() -> None:
+    class Refusing(PlainKernels):
+        def pool(self, z: Tensor) -> tuple[Tensor, Tensor]:
+            raise AssertionError(z.shape)
+
+    _, ours = _pair(None)
+    images = torch.randn(2, 6, 4, 4)
+    use_kernels(ours, Refusing())
+    with pytest.raises(AssertionError):
+        ours(images)
+    # Statistics of half precision are not the kernels' matter.
+    assert ours(images.bfloat16()).dtype == torch.bfloat16
+    ours.eval()(images)
+    use_kernels(ours, None)
+    ours.train()(images)

@@ -66,8 +66,9 @@ def test_the_file_is_json_of_the_names_in_the_contract(evaluation: Evaluation, t
     assert content["rows"][0]["ci95"] == pytest.approx(1.96 * 0.25 / 3**0.5, rel=1e-4)
 
 
-def test_results_of_before_there_were_frozen_episodes_are_read(evaluation: Evaluation) -> None:
-    old = {name: value for name, value in evaluation.model_dump(mode="json").items() if name != "frozen"}
+def test_results_of_before_there_were_frozen_episodes_and_precisions_are_read(evaluation: Evaluation) -> None:
+    old = {name: value for name, value in evaluation.model_dump(mode="json").items() if name not in ("frozen", "precision")}
+    assert evaluation.precision == "float32"
     assert Evaluation.model_validate_json(json.dumps(old)) == evaluation
     for path in (Path(__file__).parents[2] / "evaluate" / "results").glob("*.json"):
         assert Evaluation.model_validate_json(path.read_text()).rows

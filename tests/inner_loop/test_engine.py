@@ -5,7 +5,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fewshot_nsl.inner_loop import Engine, Parameters, TaskLoss, fast, higher
+from fewshot_nsl.errors import ConfigurationError
+from fewshot_nsl.inner_loop import Engine, Parameters, TaskLoss, TaskNetwork, choose_engine, fast, higher
+from fewshot_nsl.precision import Precision
 from fewshot_nsl.similarity import StaticSimilarityConv2d
 
 TASKS = 3
@@ -171,3 +173,37 @@ def test_a_loss_may_close_over_a_network_that_stays(engine: Engine, start: Param
     torch.testing.assert_close(adapted["classifier"], before.expand(TASKS, 2, 3))  # one step of 1/2 ends at the minimum
     assert torch.equal(layer.weight, before)
     assert layer.weight.grad is None
+
+
+def test_half_precision_is_the_reference_engines_and_no_others() -> None:
+    half = Precision("bfloat16", torch.device("cpu"))
+    assert choose_engine("auto", half=True).name == "higher"
+    with pytest.raises(ConfigurationError, match="engine fast computes in float32"):
+        choose_engine("fast", half=True)
+    with pytest.raises(ConfigurationError, match="engine plain computes in float32, not in bfloat16"):
+        choose_engine("plain", half=True).in_precision(half)
+    engine = fast()
+    assert engine.in_precision(Precision("float32", half.device)) is engine
+
+
+def test_networks_of_half_precision_give_float32_and_rounded_second_derivatives() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(StaticSimilarityConv2d(2, 3, 3), nn.Tanh(), nn.Flatten())
+    images, start = torch.randn(TASKS, 4, 2, 5, 5), {"0.M": torch.eye(9).flatten().expand(TASKS, 81)}
+    results = []
+    for name in ("float32", "bfloat16"):
+        engine = higher().in_precision(Precision(name, torch.device("cpu")))
+        tasks = engine.network(network)
+        prepared = tasks.prepare(images)
+
+        def loss(parameters: Parameters, tasks: TaskNetwork = tasks, prepared: Tensor = prepared) -> Tensor:
+            features = tasks.features(parameters, prepared)
+            assert features.dtype == torch.float32
+            return features.square().mean((1, 2))
+
+        results.append(engine.meta_gradient(loss, loss, start, steps=2, lr=0.5))
+    (exact, of_exact), (rounded, of_rounded) = results
+    assert not torch.equal(rounded, exact)
+    torch.testing.assert_close(rounded, exact, rtol=0.02, atol=0.0)
+    difference = torch.linalg.norm(of_rounded["0.M"] - of_exact["0.M"])
+    assert difference < 0.03 * torch.linalg.norm(of_exact["0.M"])

@@ -128,3 +128,14 @@ def test_a_layer_without_the_kernels_norm() -> None:
     layer = HypersphericalConv2d(2, 5, (3, 2), padding=(1, 0), kernel_norm=False).double()
     x = _draw(2, 2, 6, 6)
     assert torch.equal(layer(x), hyperspherical_conv2d(x, layer.weight, 1, (1, 0), kernel_norm=False))
+
+
+def test_energies_are_summed_in_float32_under_autocast() -> None:
+    # 1 + 2^-7 is a number of bfloat16; its square, and the sum of nine of them, are not.
+    x, weight = torch.full((1, 1, 3, 3), 1.0 + 2**-7), torch.ones(1, 1, 3, 3)
+    energy = 9 * (1 + 2**-7) ** 2
+    with torch.autocast("cpu", torch.bfloat16):
+        y = hyperspherical_conv2d(x.bfloat16(), weight, kernel_norm=False)
+        product = functional.conv2d(x.bfloat16(), weight)
+    assert y.dtype == torch.float32
+    torch.testing.assert_close(y, product / torch.tensor(energy + EPSILON).sqrt(), rtol=1e-6, atol=0.0)

@@ -3,6 +3,7 @@ import pytest
 import torch
 from scipy.optimize import minimize
 from scipy.special import logsumexp
+from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 from torch.nn import functional
 
@@ -34,6 +35,24 @@ def test_finds_the_minimum(problem: tuple[Tensor, Tensor], penalty: float) -> No
         found = minimize(_objective, np.zeros(20), arguments, method="BFGS", options={"gtol": 1e-8, "xrtol": 1e-12})
         assert _objective(weights[task].numpy().ravel(), *arguments) <= found.fun + 1e-12
         np.testing.assert_allclose(weights[task].numpy().ravel(), found.x, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("penalty", [1.0, 0.01])
+@pytest.mark.parametrize("features", [5, 40])
+@pytest.mark.parametrize("way", [3, 5])
+def test_is_scikit_learns_answer(way: int, features: int, penalty: float) -> None:
+    images, labels = torch.randn(2, 20, features, generator=torch.Generator().manual_seed(1), dtype=torch.float64), torch.arange(20) % way
+    weights = fit_logistic_regression(images, labels.expand(2, 20), penalty=penalty, tolerance=1e-8)
+    for found, task in zip(weights, images, strict=True):
+        theirs = LogisticRegression(C=1 / (20 * penalty), fit_intercept=False, tol=1e-9, max_iter=10_000).fit(task.numpy(), labels.numpy())
+        np.testing.assert_allclose(found.numpy(), theirs.coef_, rtol=1e-4, atol=1e-6)
+
+
+def test_of_two_ways_scikit_learn_has_the_difference() -> None:
+    images, labels = torch.randn(1, 20, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64), torch.arange(20)[None] % 2
+    first, second = fit_logistic_regression(images, labels, penalty=0.1, tolerance=1e-8)[0]
+    theirs = LogisticRegression(C=2 / (20 * 0.1), fit_intercept=False, tol=1e-9, max_iter=10_000).fit(images[0].numpy(), labels[0].numpy())
+    np.testing.assert_allclose((second - first).numpy(), theirs.coef_[0], rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("tolerance", [1e-2, 1e-5, 1e-8])

@@ -12,7 +12,8 @@ import torch
 
 from fewshot_nsl.backbones import build_model
 from fewshot_nsl.data import ImageStore
-from fewshot_nsl.errors import CheckpointError, EpisodeError, TrainingError
+from fewshot_nsl.errors import CheckpointError, ConfigurationError, EpisodeError, TrainingError
+from fewshot_nsl.inner_loop import fast
 from fewshot_nsl.strategies import MAML, MAMLConfig, MetaStatic, MetaStaticConfig, MetaTrainConfig
 from fewshot_nsl.training import Checkpoint, Run, load_checkpoint, meta_train, restore_strategy
 from fewshot_nsl.workspace import Workspace
@@ -214,3 +215,27 @@ def test_a_run_of_the_ledger_is_found_again(workspace: Workspace, tiny_store: Im
     strategy = restore_strategy("meta-static", kept, CPU)
     assert isinstance(strategy, MetaStatic)
     assert all(torch.equal(value, kept.tensors[name]) for name, value in strategy.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["meta-static", "maml"])
+def test_bfloat16_is_another_run_that_begins_alike(
+    workspace: Workspace, tiny_store: ImageStore, starts: dict[str, Start], name: str
+) -> None:
+    exact, pretrained, config = starts[name]
+    run = meta_train(workspace, tiny_store, pretrained, config.model_copy(update={"precision": "bfloat16"}), CPU)
+    assert run.folder.name != exact.folder.name
+    assert (exact.record["precision"], run.record["precision"]) == ("float32", "bfloat16")
+    assert (exact.record["engine"], run.record["engine"]) == ("plain", "higher")
+    assert "precision" not in exact.record["config"]
+    first, rounded = (float(_log(each)[0]["loss"]) for each in (exact, run))
+    assert 0 < abs(rounded - first) < 0.1 * first
+    assert all(value.dtype in (torch.float32, torch.int64) for value in load_checkpoint(run.last).tensors.values())
+
+
+def test_an_engine_that_computes_in_float32_is_refused_for_bfloat16(
+    workspace: Workspace, tiny_store: ImageStore, maml_config: MAMLConfig
+) -> None:
+    config = maml_config.model_copy(update={"precision": "bfloat16"})
+    with pytest.raises(ConfigurationError, match="engine plain computes in float32, not in bfloat16: use --engine auto or higher"):
+        meta_train(workspace, tiny_store, None, config, CPU, engine=fast())
+    assert not any(path.is_file() for path in workspace.root.rglob("*"))

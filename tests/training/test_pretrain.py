@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from fewshot_nsl.data import ImageStore
-from fewshot_nsl.errors import ConfigurationError, TrainingError
+from fewshot_nsl.errors import ConfigurationError, DeviceError, TrainingError
+from fewshot_nsl.kernels import PlainKernels
 from fewshot_nsl.training import PretrainConfig, Run, load_checkpoint, pretrain, restore_backbone
 from fewshot_nsl.workspace import Workspace
 
@@ -129,3 +130,36 @@ def test_a_run_of_the_ledger_is_found_again(workspace: Workspace, tiny_store: Im
     finished = Run(workspace.runs / "cifar-fs" / "cnn4" / "plain" / "seed0-dd3265d5")
     finished.write_record({"status": "finished"})
     assert pretrain(workspace, cifar, PretrainConfig.checked({"network": "plain"}), CPU).folder == finished.folder
+
+
+def test_kernels_change_nothing_but_rounding(workspace: Workspace, tiny_store: ImageStore) -> None:
+    plain = pretrain(workspace, tiny_store, TINY, CPU)
+    expected, record = load_checkpoint(plain.last).tensors, plain.record
+    run = pretrain(workspace, tiny_store, TINY, CPU, kernels=PlainKernels(), resume=False)
+    assert run.folder == plain.folder
+    assert (record["engine"], run.record["engine"]) == ("plain", "fast")
+    found = load_checkpoint(run.last).tensors
+    assert found.keys() == expected.keys()
+    assert not all(torch.equal(found[name], value) for name, value in expected.items())
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-2, atol=1e-3)
+
+
+def test_bfloat16_learns_as_well_and_is_another_run(workspace: Workspace, tiny_store: ImageStore) -> None:
+    config = TINY.model_copy(update={"width": 8, "epochs": 10, "lr": 0.1})
+    exact = pretrain(workspace, tiny_store, config, CPU)
+    run = pretrain(workspace, tiny_store, config.model_copy(update={"precision": "bfloat16"}), CPU)
+    assert run.folder != exact.folder
+    assert (exact.record["precision"], run.record["precision"]) == ("float32", "bfloat16")
+    assert "precision" not in exact.record["config"]
+    assert run.record["config"]["precision"] == "bfloat16"
+    assert run.record["best"] >= 7 / 8
+    assert all(value.dtype in (torch.float32, torch.int64) for value in load_checkpoint(run.last).tensors.values())
+    first, rounded = (float(_log(each)[0]["loss"]) for each in (exact, run))
+    assert 0 < abs(rounded - first) < 0.02 * first
+
+
+def test_tf32_is_refused_on_a_processor_before_anything_is_written(workspace: Workspace, tiny_store: ImageStore) -> None:
+    with pytest.raises(DeviceError, match="precision tf32 is of GPUs"):
+        pretrain(workspace, tiny_store, TINY.model_copy(update={"precision": "tf32"}), CPU)
+    assert not any(path.is_file() for path in workspace.root.rglob("*"))

@@ -7,9 +7,10 @@ import torch
 
 from fewshot_nsl.data import ImageStore
 from fewshot_nsl.episodes import EpisodeSampler, freeze
-from fewshot_nsl.errors import CheckpointError, EpisodeError
+from fewshot_nsl.errors import CheckpointError, ConfigurationError, EpisodeError
 from fewshot_nsl.evaluate import Evaluation, evaluate, normal_interval
-from fewshot_nsl.inner_loop import Engine, higher
+from fewshot_nsl.inner_loop import Engine, fast, higher
+from fewshot_nsl.precision import Precision
 from fewshot_nsl.strategies import META_STRATEGIES, STRATEGIES
 from fewshot_nsl.training import Checkpoint, Run, evaluate_rows, gather_rows, load_checkpoint, restore_backbone, restore_strategy
 from fewshot_nsl.workspace import Workspace, file_checksum
@@ -163,3 +164,20 @@ def test_no_engine_is_made_where_nothing_takes_steps(
     assert evaluate_rows(trained, still, tiny_store, CPU, sampler, engine=refuse, **WRITTEN).engine is None
     with pytest.raises(AssertionError):
         evaluate_rows(trained, rows, tiny_store, CPU, sampler, engine=refuse, **WRITTEN)
+
+
+def test_bfloat16_moves_no_accuracy_much_and_is_written_down(
+    trained: Workspace, rows: Rows, tiny_store: ImageStore, sampler: EpisodeSampler, evaluation: Evaluation
+) -> None:
+    rounded = evaluate_rows(trained, rows, tiny_store, CPU, sampler, precision=Precision("bfloat16", CPU), **WRITTEN)
+    assert (evaluation.precision, rounded.precision, rounded.engine) == ("float32", "bfloat16", "higher")
+    for row, exact in zip(rounded.rows, evaluation.rows, strict=True):
+        assert row.accuracy == pytest.approx(exact.accuracy, abs=0.05)
+
+
+def test_an_engine_that_computes_in_float32_is_refused_for_bfloat16(
+    trained: Workspace, rows: Rows, tiny_store: ImageStore, sampler: EpisodeSampler
+) -> None:
+    message = "^engine plain computes in float32, not in bfloat16: use --engine auto or higher, or --precision float32$"
+    with pytest.raises(ConfigurationError, match=message):
+        evaluate_rows(trained, rows, tiny_store, CPU, sampler, engine=fast, precision=Precision("bfloat16", CPU), **WRITTEN)
