@@ -45,11 +45,11 @@ def open_precision(name: str, device: "torch.device") -> "NetworkPrecision":
     return resolve_precision(name, device)
 
 
-def open_engine(name: str, device: "torch.device", precision: "NetworkPrecision") -> "InnerLoopEngine":
-    """The engine of the inner loop; a line says when something is compiled."""
+def open_engine(name: str, device: "torch.device", precision: "NetworkPrecision | None" = None) -> "InnerLoopEngine":
+    """The engine of the inner loop, by default for float32; a line says when something is compiled."""
     from fewshot_nsl.inner_loop import choose_engine
 
-    return choose_engine(name, device, half=precision.half, announce=printing.notify)
+    return choose_engine(name, device, half=precision is not None and precision.half, announce=printing.notify)
 
 
 def open_kernels(name: str, device: "torch.device", precision: "NetworkPrecision") -> "NativeKernels | None":

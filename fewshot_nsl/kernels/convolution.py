@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
+
+from fewshot_nsl.kernels.last_derivative import last_derivative
 
 
 class Geometry(NamedTuple):
@@ -52,7 +53,7 @@ class _Backward(torch.autograd.Function):
         return _backward(gradient, input, weight, geometry, of_input, of_weight)
 
     @staticmethod
-    @once_differentiable
+    @last_derivative
     def backward(ctx: Any, to_input: Tensor | None, to_weight: Tensor | None) -> tuple[Tensor | None, ...]:
         gradient, images, weight = ctx.saved_tensors
         geometry: Geometry = ctx.geometry

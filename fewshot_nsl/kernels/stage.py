@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from fewshot_nsl.kernels.kernels import Dense, Kernels
+from fewshot_nsl.kernels.last_derivative import last_derivative
 
 
 def pool(z: Float[Tensor, "n c h w"], kernels: Kernels) -> Float[Tensor, "n c h//2 w//2"]:
@@ -59,7 +59,7 @@ class _Unpool(torch.autograd.Function):
         return kernels.unpool(g, place, size)
 
     @staticmethod
-    @once_differentiable
+    @last_derivative
     def backward(ctx: Any, u: Tensor) -> tuple[Tensor, None, None, None]:
         return ctx.kernels.pick(u, *ctx.saved_tensors), None, None, None
 
@@ -93,7 +93,7 @@ class _UnpoolWithMoments(torch.autograd.Function):
         return kernels.unpool(g, place, (z.shape[2], z.shape[3]), Dense(z, scale, of_mean / count - scale * mean))
 
     @staticmethod
-    @once_differentiable
+    @last_derivative
     def backward(ctx: Any, u: Tensor) -> tuple[Tensor | None, ...]:
         of_variance, z, place, mean = ctx.saved_tensors
         count = z.numel() // z.shape[1]
@@ -127,7 +127,7 @@ class _AffineReluBackward(torch.autograd.Function):
         return kernels.affine_relu_backward(g, m, a, b, wanted=wanted)
 
     @staticmethod
-    @once_differentiable
+    @last_derivative
     def backward(ctx: Any, u: Tensor, of_a: Tensor | None, of_b: Tensor | None) -> tuple[Tensor | None, ...]:
         g, m, a, b = ctx.saved_tensors
         if not ctx.wanted or of_a is None or of_b is None:
@@ -160,7 +160,7 @@ class _ConvPoolBackward(torch.autograd.Function):
         return kernels.conv_backward(g, place, images, weight, groups, of_input=of_images, of_weight=of_weight)
 
     @staticmethod
-    @once_differentiable
+    @last_derivative
     def backward(ctx: Any, to_images: Tensor | None, to_weight: Tensor | None) -> tuple[Tensor | None, ...]:
         g, images, weight, place = ctx.saved_tensors
         groups, kernels = ctx.groups, ctx.kernels

@@ -36,7 +36,8 @@ def hyperspherical_conv2d(
     padded = pad_channels_last(input.to(torch.promote_types(input.dtype, torch.float32)).square().sum(1, keepdim=True), pair(padding))
     views = (padded[tap] for tap in taps_of(extent, height, width))
     energy = reduce(torch.add, views).permute(0, 3, 1, 2)
-    return functional.conv2d(input, weight, None, stride, padding, dilation) / (energy + EPSILON).sqrt()
+    product = functional.conv2d(input, weight, None, stride, padding, dilation)
+    return product / (energy + EPSILON).sqrt().to(product.dtype)
 
 
 class HypersphericalConv2d(nn.Module):

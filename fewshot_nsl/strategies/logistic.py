@@ -28,8 +28,8 @@ def fit_logistic_regression(
         features: of the support images.
         labels: 0 ... way-1.
         penalty: more than 0.
-        tolerance: largest absolute entry of the gradient at the answer, as a part of that at w = 0. The answer is then at most
-            `|gradient| / penalty` away from the optimum.
+        tolerance: largest absolute entry of the gradient at the answer, as a part of that at w = 0, or, where features hardly differ and
+            that is nearly nothing, of a hundredth of the largest feature. The answer is at most `|gradient| / penalty` from the optimum.
 
     Raises:
         TrainingError: not reached in 10,000 iterations, as with a tolerance below the arithmetic's precision.
@@ -51,7 +51,7 @@ def fit_logistic_regression(
 
     coefficients = torch.zeros_like(targets)
     ahead = coefficients
-    target = tolerance * largest(gradient(coefficients))
+    target = tolerance * torch.maximum(largest(gradient(coefficients)), features.abs().amax((1, 2)) / 100)
     for iteration in range(MAX_ITERATIONS):
         step = gradient(ahead)
         # Reading the answer waits for a GPU, so it is asked for now and then.

@@ -215,7 +215,7 @@ def test_interrupt_leaves_a_checkpoint_and_says_how_to_go_on(workspace: Path) ->
         ),
         (("meta-train", "--strategy", "maml", "--inner-lr-classifier", "1"), "maml has no setting 'inner_lr_classifier'"),
         (("meta-train", "--strategy", "maml", "--backbone", "vgg"), "backbone 'vgg' is unknown: expected one of cnn4"),
-        (("meta-train", "--width", "8"), "meta-static has no setting 'width': expected some of strategy, n_way"),
+        (("meta-train", "--width", "8"), "meta-static has no setting 'width': expected some of precision, strategy, n_way"),
         (("evaluate", "--strategy", "maml"), "train one: fewshot-nsl meta-train --strategy maml --dataset glyphs"),
         (("evaluate",), "train first: fewshot-nsl pretrain --dataset glyphs"),
         (("evaluate", "--strategy", "magic"), "strategy 'magic' is unknown: expected one of nearest-mean"),

@@ -83,7 +83,7 @@ def test_a_cache_that_cannot_be_written_is_a_line_and_auto_goes_on(tmp_path: Pat
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     monkeypatch.setenv("CXX", str(_write_compiler(tmp_path, FAKE.format(count=tmp_path / "count", seconds=0))))
-    with pytest.raises(KernelError, match="kernels cannot be kept in .*file.fewshot-nsl: .*; set XDG_CACHE_HOME"):
+    with pytest.raises(KernelError, match=r"kernels cannot be kept in .*file.fewshot-nsl: .*; set XDG_CACHE_HOME"):
         build_native()
     said: list[str] = []
     assert choose_native(announce=said.append) is None

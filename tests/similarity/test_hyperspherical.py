@@ -131,11 +131,10 @@ def test_a_layer_without_the_kernels_norm() -> None:
 
 
 def test_energies_are_summed_in_float32_under_autocast() -> None:
-    # 1 + 2^-7 is a number of bfloat16; its square, and the sum of nine of them, are not.
-    x, weight = torch.full((1, 1, 3, 3), 1.0 + 2**-7), torch.ones(1, 1, 3, 3)
-    energy = 9 * (1 + 2**-7) ** 2
+    # 1 + 2^-7 is a number of bfloat16; its square is not, nor are the sums of it from 16 on.
+    x, weight = torch.full((1, 1, 5, 5), 1.0 + 2**-7), torch.ones(1, 1, 5, 5)
+    energy = 25 * (1 + 2**-7) ** 2
     with torch.autocast("cpu", torch.bfloat16):
         y = hyperspherical_conv2d(x.bfloat16(), weight, kernel_norm=False)
         product = functional.conv2d(x.bfloat16(), weight)
-    assert y.dtype == torch.float32
-    torch.testing.assert_close(y, product / torch.tensor(energy + EPSILON).sqrt(), rtol=1e-6, atol=0.0)
+    assert torch.equal(y, product / torch.tensor(energy + EPSILON).sqrt().bfloat16())

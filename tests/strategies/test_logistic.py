@@ -75,6 +75,13 @@ def test_a_larger_penalty_gives_smaller_weights(problem: tuple[Tensor, Tensor]) 
     assert norms[-1] < 1e-2
 
 
+def test_features_that_do_not_differ_leave_all_weights_at_nothing() -> None:
+    # As of a network that has died, or of images of one colour.
+    features = torch.rand(4, generator=torch.Generator().manual_seed(0)).expand(2, 25, 4)
+    weights = fit_logistic_regression(features, torch.arange(25).expand(2, 25) % 5, penalty=0.01)
+    torch.testing.assert_close(weights, torch.zeros(2, 5, 4), rtol=0.0, atol=1e-4)
+
+
 def test_labels_beyond_the_first_task_count(problem: tuple[Tensor, Tensor]) -> None:
     features, labels = problem
     weights = fit_logistic_regression(features, labels, penalty=0.01, tolerance=1e-8)
