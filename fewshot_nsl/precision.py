@@ -1,14 +1,14 @@
 """The arithmetic of networks: float32, or with fewer digits and faster. Solvers, losses and BN's statistics stay in float32."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import torch
-from pydantic import Field, model_serializer
+from pydantic import Field
 
-from fewshot_nsl.config import Config
+from fewshot_nsl.config import Config, LeftOut
 from fewshot_nsl.errors import ConfigurationError, DeviceError
 
 PrecisionName = Literal["float32", "tf32", "bfloat16"]
@@ -21,11 +21,7 @@ _AMPERE = 8
 class PrecisionChoice(Config):
     """The part of a configuration that says in which precision networks are trained; float32 is not written out, and names no run."""
 
-    precision: PrecisionName = Field(default="float32", description="of convolutions and matrix products")
-
-    @model_serializer(mode="wrap")
-    def _leave_out_float32(self, write: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
-        return {name: value for name, value in write(self).items() if (name, value) != ("precision", "float32")}
+    precision: Annotated[PrecisionName, LeftOut()] = Field(default="float32", description="of convolutions and matrix products")
 
 
 @dataclass(frozen=True)

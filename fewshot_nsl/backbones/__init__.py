@@ -4,7 +4,16 @@ from fewshot_nsl.backbones.backbone import Backbone
 from fewshot_nsl.backbones.batch_statistics import with_batch_statistics
 from fewshot_nsl.backbones.cnn4 import CNN4
 from fewshot_nsl.backbones.cnn9 import CNN9
-from fewshot_nsl.backbones.describe import BACKBONES, BackboneChoice, ModelDescription, build_model, usual_width
+from fewshot_nsl.backbones.describe import (
+    BACKBONES,
+    USUAL_STRUCTURES,
+    BackboneChoice,
+    ModelDescription,
+    SimilarityChoice,
+    SimilarityKind,
+    build_model,
+    usual_width,
+)
 from fewshot_nsl.backbones.normalise import Normalise
 from fewshot_nsl.backbones.plain import PlainCIFAR, PlainImageNet
 from fewshot_nsl.backbones.pooled import use_kernels
@@ -15,6 +24,7 @@ __all__ = [
     "BACKBONES",
     "CNN4",
     "CNN9",
+    "USUAL_STRUCTURES",
     "Backbone",
     "BackboneChoice",
     "ModelDescription",
@@ -24,6 +34,8 @@ __all__ = [
     "ResNet12",
     "ResNet18",
     "ResNet50",
+    "SimilarityChoice",
+    "SimilarityKind",
     "build_model",
     "use_kernels",
     "usual_width",

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable
-from typing import Any, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import Field, model_validator
 
@@ -12,7 +12,7 @@ from fewshot_nsl.backbones.cnn9 import CNN9
 from fewshot_nsl.backbones.plain import PlainCIFAR, PlainImageNet
 from fewshot_nsl.backbones.resnet import ResNet18, ResNet50
 from fewshot_nsl.backbones.resnet12 import ResNet12
-from fewshot_nsl.config import Config
+from fewshot_nsl.config import Config, LeftOut
 from fewshot_nsl.errors import ConfigurationError
 from fewshot_nsl.similarity import convert
 
@@ -60,6 +60,24 @@ class BackboneChoice(Config):
         return values if values.get("width") is not None else values | {"width": usual_width(values.get("backbone", "cnn4"))}
 
 
+SimilarityKind = Literal["plain", "static", "dynamic"]
+USUAL_STRUCTURES: dict[str, str | None] = {"plain": None, "static": "unconstrained", "dynamic": "diagonal"}
+"""Of M, where none is given."""
+
+
+class SimilarityChoice(BackboneChoice):
+    """Which backbone, and what its convolutions are."""
+
+    similarity: Annotated[SimilarityKind, LeftOut()] = Field(default="plain", description="convolutions of the backbone")
+    structure: Annotated[str | None, LeftOut()] = Field(default=None, description="of M; where none is given, what is usual")
+
+    @model_validator(mode="after")
+    def _plain_has_none(self) -> "SimilarityChoice":
+        if self.similarity == "plain" and self.structure is not None:
+            raise ValueError(f"structure '{self.structure}' is of M, and plain convolutions have none; leave it out")
+        return self
+
+
 class ModelDescription(Config):
     """Everything that is needed to build a backbone, weights apart."""
 
@@ -69,7 +87,7 @@ class ModelDescription(Config):
     width: int = Field(gt=0, description="filters of the first stage; the widths of the others follow from it")
     mean: tuple[float, ...] = Field(description="per channel, pixel units 0-255")
     std: tuple[float, ...] = Field(description="per channel, pixel units 0-255")
-    similarity: Literal["plain", "static", "dynamic"] = "plain"
+    similarity: SimilarityKind = "plain"
     structure: str | None = Field(default=None, description="a name in STRUCTURES; none for plain convolutions")
 
     @model_validator(mode="after")

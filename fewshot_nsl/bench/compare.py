@@ -14,10 +14,11 @@ from fewshot_nsl.bench.work import MetaWork, made_up_batch
 from fewshot_nsl.episodes import EpisodeBatch
 from fewshot_nsl.errors import ConfigurationError
 from fewshot_nsl.inner_loop import Engine
-from fewshot_nsl.strategies import MetaLearner, get_meta_strategy
+from fewshot_nsl.strategies import MAML, MetaLearner, MetaStatic
 
 NETWORKS: dict[str, Callable[[MetaWork], PeerNetwork]] = {"maml": plain_cnn4, "meta-static": static_cnn4}
 """What can be timed, by its name in `META_STRATEGIES`: the network on which MAML, as every peer has it, is the same work."""
+_LEARNERS: dict[str, Callable[..., MetaLearner]] = {"maml": MAML, "meta-static": MetaStatic}
 
 LR = 0.01
 """Of the inner loop, one for everything that moves, as the peers have it."""
@@ -61,7 +62,7 @@ def our_learner(strategy: str, work: MetaWork, engine: Engine, *, lr: float = LR
     """Ours on CNN-4 of random weights."""
     torch.manual_seed(0)
     backbone = CNN4(work.image_size, work.channels, width=work.width, mean=[127.5] * work.channels, std=[127.5] * work.channels)
-    learner = get_meta_strategy(strategy).build(backbone, n_way=work.n_way, steps=work.steps, engine=engine).train()
+    learner = _LEARNERS[strategy](backbone, n_way=work.n_way, steps=work.steps, engine=engine).train()
     learner.rates = dict.fromkeys(learner.moving, lr)
     return learner
 

@@ -27,6 +27,8 @@ class Engine:
     adapt: Adapt
     network: Callable[[nn.Module], TaskNetwork]
     """Makes a network ready for many tasks."""
+    kernels: Kernels | None = None
+    """What the network's stages run on, if on kernels of our own; training without an inner loop runs on them too."""
 
     def in_precision(self, precision: Precision) -> "Engine":
         """The same steps, with networks that compute in this precision.
@@ -62,7 +64,7 @@ def higher() -> Engine:
 
 def fast(kernels: Kernels | None = None) -> Engine:
     """All tasks in one pass where the network allows it, on these kernels; by default torch's operators."""
-    return Engine("fast" if kernels else "plain", fast_engine.adapt, partial(_network, kernels=kernels or PlainKernels()))
+    return Engine("fast" if kernels else "plain", fast_engine.adapt, partial(_network, kernels=kernels or PlainKernels()), kernels)
 
 
 def choose_engine(

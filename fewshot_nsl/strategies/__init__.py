@@ -1,16 +1,19 @@
 """Strategies: how a learner meets an episode. One file each; `STRATEGIES` lists them."""
 
+from fewshot_nsl.strategies.episode_learner import EpisodeLearner
 from fewshot_nsl.strategies.maml import MAML
-from fewshot_nsl.strategies.meta_configs import MAMLConfig, MetaStaticConfig, MetaTrainConfig
+from fewshot_nsl.strategies.meta_configs import InnerLoopConfig, MAMLConfig, MetaStaticConfig, MetaTrainConfig, ProtoNetConfig
 from fewshot_nsl.strategies.meta_learner import MetaLearner
 from fewshot_nsl.strategies.meta_static import MetaStatic
+from fewshot_nsl.strategies.metric_learner import MetricLearner
 from fewshot_nsl.strategies.nearest_mean import NearestMean
 from fewshot_nsl.strategies.precise import FeatureStrategy, PreciseEncoder
 from fewshot_nsl.strategies.predict import predict
+from fewshot_nsl.strategies.protonet import ProtoNet
 from fewshot_nsl.strategies.registry import META_STRATEGIES, STRATEGIES, MetaStrategyEntry, StrategyEntry, get_meta_strategy
 from fewshot_nsl.strategies.retrained import RetrainedClassifier
 from fewshot_nsl.strategies.static_finetuned import StaticFinetuned
-from fewshot_nsl.strategies.strategy import Adapting, Classifier, FeatureLearner, Learner, Strategy
+from fewshot_nsl.strategies.strategy import Adapting, Classifier, FeatureLearner, Learner, Precise, Strategy
 
 __all__ = [
     "MAML",
@@ -18,8 +21,10 @@ __all__ = [
     "STRATEGIES",
     "Adapting",
     "Classifier",
+    "EpisodeLearner",
     "FeatureLearner",
     "FeatureStrategy",
+    "InnerLoopConfig",
     "Learner",
     "MAMLConfig",
     "MetaLearner",
@@ -27,8 +32,12 @@ __all__ = [
     "MetaStaticConfig",
     "MetaStrategyEntry",
     "MetaTrainConfig",
+    "MetricLearner",
     "NearestMean",
+    "Precise",
     "PreciseEncoder",
+    "ProtoNet",
+    "ProtoNetConfig",
     "RetrainedClassifier",
     "StaticFinetuned",
     "Strategy",

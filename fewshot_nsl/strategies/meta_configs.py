@@ -1,11 +1,12 @@
 """How each strategy is trained on episodes: everything that decides the result, images and pretrained weights apart."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from fewshot_nsl.backbones import BackboneChoice
+from fewshot_nsl.backbones import SimilarityChoice
+from fewshot_nsl.config import LeftOut
 from fewshot_nsl.precision import PrecisionChoice
 
 
@@ -19,12 +20,9 @@ class MetaTrainConfig(PrecisionChoice):
     iterations: int = Field(gt=0, description="outer steps")
     meta_batch: int = Field(gt=0, description="tasks of an outer step")
     lr: float = Field(default=1e-3, gt=0, description="of Adam, outside; falls to 0 along a cosine")
-    inner_lr: float = Field(default=0.01, gt=0, description="of M, or of all weights where all move")
-    inner_steps: int = Field(default=5, ge=0)
-    inner_test_steps: int = Field(default=10, ge=0)
-    first_order: bool = False
     validate_every: int = Field(gt=0, description="outer steps")
     validation_episodes: int = Field(default=100, gt=0)
+    validation_n_way: Annotated[int | None, LeftOut()] = Field(default=None, gt=1, description="by default n_way")
     seed: int = Field(default=0, ge=0, lt=2**63)
 
     @model_validator(mode="before")
@@ -37,6 +35,30 @@ class MetaTrainConfig(PrecisionChoice):
 
     def arguments(self) -> dict[str, Any]:
         """The settings that the strategy is built with, by the names of its constructor."""
+        return {}
+
+
+class ProtoNetConfig(MetaTrainConfig, SimilarityChoice):
+    """Of `ProtoNet`; by Snell et al. (2017) it is trained with 20 ways, and an episode is a meta-batch."""
+
+    strategy: Literal["protonet"] = "protonet"
+    n_way: int = Field(default=20, gt=1)
+    validation_n_way: int | None = Field(default=5, gt=1)
+    iterations: int = Field(default=20_000, gt=0)
+    meta_batch: int = Field(default=1, gt=0)
+    validate_every: int = Field(default=500, gt=0)
+
+
+class InnerLoopConfig(MetaTrainConfig):
+    """Of strategies that take gradient steps on a task."""
+
+    inner_lr: float = Field(default=0.01, gt=0, description="of M, or of all weights where all move")
+    inner_steps: int = Field(default=5, ge=0)
+    inner_test_steps: int = Field(default=10, ge=0)
+    first_order: bool = False
+
+    def arguments(self) -> dict[str, Any]:
+        """With the number of ways, which is that of the learned classifier."""
         return {
             "n_way": self.n_way,
             "steps": self.inner_steps,
@@ -46,7 +68,7 @@ class MetaTrainConfig(PrecisionChoice):
         }
 
 
-class MetaStaticConfig(MetaTrainConfig):
+class MetaStaticConfig(InnerLoopConfig):
     """Of `MetaStatic`, which starts from a pretrained backbone and needs few steps."""
 
     strategy: Literal["meta-static"] = "meta-static"
@@ -60,7 +82,7 @@ class MetaStaticConfig(MetaTrainConfig):
         return {**super().arguments(), "lr_classifier": self.inner_lr_classifier}
 
 
-class MAMLConfig(MetaTrainConfig, BackboneChoice):
+class MAMLConfig(InnerLoopConfig, SimilarityChoice):
     """Of `MAML`, which starts from random weights; the numbers of Finn et al. (2017) for Mini-ImageNet, with their meta-batch of 1 shot."""
 
     strategy: Literal["maml"] = "maml"

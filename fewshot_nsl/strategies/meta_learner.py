@@ -1,6 +1,6 @@
-"""What strategies that are trained on episodes share: gradient steps on a task from a learned start, and a loss through them."""
+"""What strategies with an inner loop share: gradient steps on a task from a learned start, and a loss through them."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 
 import torch
 from jaxtyping import Float, Int64, UInt8
@@ -10,11 +10,12 @@ from fewshot_nsl.backbones import Backbone
 from fewshot_nsl.episodes import EpisodeBatch
 from fewshot_nsl.errors import EpisodeError
 from fewshot_nsl.inner_loop import Engine, Parameters, TaskNetwork, fast
+from fewshot_nsl.strategies.episode_learner import EpisodeLearner
 from fewshot_nsl.strategies.strategy import Classifier
 from fewshot_nsl.strategies.tasks import cross_entropies, expand
 
 
-class MetaLearner(nn.Module, ABC):
+class MetaLearner(EpisodeLearner):
     """Algorithm 2 of Finn et al. (2017): an inner loop for each task, and a loss on its queries for the outer loop.
 
     A subclass says what moves in the inner loop and what the logits are. The parameters that ask for a gradient are what the outer loop
@@ -28,10 +29,6 @@ class MetaLearner(nn.Module, ABC):
         engine: of the inner loop; by default the fast one on torch's operators.
     """
 
-    name: str
-    """In `META_STRATEGIES`."""
-    transductive: bool
-    """As in `Strategy`."""
     backbone: Backbone
     """From images to features."""
     moving: dict[str, nn.Parameter]

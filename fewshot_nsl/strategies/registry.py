@@ -3,13 +3,14 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from fewshot_nsl.backbones import BackboneChoice
+from fewshot_nsl.backbones import SimilarityChoice
 from fewshot_nsl.errors import ConfigurationError
+from fewshot_nsl.strategies.episode_learner import EpisodeLearner
 from fewshot_nsl.strategies.maml import MAML
-from fewshot_nsl.strategies.meta_configs import MAMLConfig, MetaStaticConfig, MetaTrainConfig
-from fewshot_nsl.strategies.meta_learner import MetaLearner
+from fewshot_nsl.strategies.meta_configs import MAMLConfig, MetaStaticConfig, MetaTrainConfig, ProtoNetConfig
 from fewshot_nsl.strategies.meta_static import MetaStatic
 from fewshot_nsl.strategies.nearest_mean import NearestMean
+from fewshot_nsl.strategies.protonet import ProtoNet
 from fewshot_nsl.strategies.retrained import RetrainedClassifier
 from fewshot_nsl.strategies.static_finetuned import StaticFinetuned
 from fewshot_nsl.strategies.strategy import Strategy
@@ -30,7 +31,7 @@ class StrategyEntry:
 class MetaStrategyEntry:
     """A strategy that is trained on episodes."""
 
-    build: Callable[..., MetaLearner]
+    build: Callable[..., EpisodeLearner]
     """Called with a backbone, and `config.arguments()` by keyword."""
     config: type[MetaTrainConfig]
     """How it is trained, with its defaults."""
@@ -38,11 +39,12 @@ class MetaStrategyEntry:
     @property
     def from_scratch(self) -> bool:
         """Whether it starts from random weights of a backbone that its configuration chooses; otherwise from a pretrained plain one."""
-        return issubclass(self.config, BackboneChoice)
+        return issubclass(self.config, SimilarityChoice)
 
 
 META_STRATEGIES: dict[str, MetaStrategyEntry] = {
     "maml": MetaStrategyEntry(MAML, MAMLConfig),
+    "protonet": MetaStrategyEntry(ProtoNet, ProtoNetConfig),
     "meta-static": MetaStrategyEntry(MetaStatic, MetaStaticConfig),
 }
 """Those trained on episodes: they have `loss(batch)` and a checkpoint of their own."""
@@ -51,6 +53,7 @@ STRATEGIES: dict[str, StrategyEntry] = {
     "nearest-mean": StrategyEntry("plain, nearest class mean", "plain", NearestMean),
     "retrained": StrategyEntry("plain, retrained classifier", "plain", RetrainedClassifier),
     "maml": StrategyEntry("MAML", "maml", MAML),
+    "protonet": StrategyEntry("ProtoNet", "protonet", ProtoNet),
     "static": StrategyEntry("static NSN, finetuned", "plain", StaticFinetuned),
     "meta-static": StrategyEntry("static NSN, meta-learned", "meta-static", MetaStatic),
     "dynamic": StrategyEntry("dynamic NSN, retrained classifier", "dynamic", RetrainedClassifier),

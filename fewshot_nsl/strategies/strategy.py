@@ -7,6 +7,7 @@ from jaxtyping import Float, Int64, Shaped, UInt8
 from torch import Tensor
 
 from fewshot_nsl.inner_loop import Engine
+from fewshot_nsl.precision import Precision
 
 Classifier = Callable[[Tensor], Tensor]
 """Query images (or features) of all tasks `[tasks, n_query, ...]` -> logits `[tasks, n_query, way]`."""
@@ -36,6 +37,14 @@ class Adapting(Learner, Protocol):
 
     engine: Engine
     """Takes the steps; another one gives the same answer, to rounding."""
+
+
+@runtime_checkable
+class Precise(Protocol):
+    """A learner that runs its network in a precision by itself."""
+
+    precision: Precision
+    """Of the network; what leaves it is in float32."""
 
 
 @runtime_checkable

@@ -9,7 +9,7 @@ from torch import Tensor
 from fewshot_nsl.data import ImageStore
 from fewshot_nsl.episodes import EpisodeDataset, EpisodeLoader, EpisodeSampler
 from fewshot_nsl.evaluate import evaluate
-from fewshot_nsl.strategies import MetaLearner
+from fewshot_nsl.strategies import EpisodeLearner
 from fewshot_nsl.training.loop import restore_optimizer
 
 
@@ -26,7 +26,7 @@ class Episodic:
 
     def __init__(
         self,
-        strategy: MetaLearner,
+        strategy: EpisodeLearner,
         store: ImageStore,
         device: torch.device,
         *,
@@ -37,6 +37,7 @@ class Episodic:
         meta_batch: int,
         lr: float,
         validation_episodes: int,
+        validation_n_way: int | None = None,
         seed: int,
         tasks_at_once: int | None = None,
     ) -> None:
@@ -45,7 +46,7 @@ class Episodic:
         self.validation_episodes = validation_episodes
         self.tasks_at_once = min(tasks_at_once or meta_batch, meta_batch)
         train = EpisodeSampler(store.split_labels("train"), n_way, n_shot, n_query, seed, names=store.classes)
-        self._validation = EpisodeSampler(store.split_labels("val"), n_way, n_shot, n_query, seed, names=store.classes)
+        self._validation = EpisodeSampler(store.split_labels("val"), validation_n_way or n_way, n_shot, n_query, seed, names=store.classes)
         # No end: a stopped run asks for any batch by its number.
         self._batches = EpisodeLoader(EpisodeDataset(store, train, 2**62, meta_batch), device)
         self.optimizer = torch.optim.Adam([p for p in strategy.parameters() if p.requires_grad], lr)

@@ -2,16 +2,17 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
 
 import torch
 
-from fewshot_nsl.backbones import BackboneChoice, ModelDescription
+from fewshot_nsl.backbones import USUAL_STRUCTURES, BackboneChoice, ModelDescription, SimilarityKind
 from fewshot_nsl.data import ImageStore
 
 
-def describe_backbone(choice: BackboneChoice, store: ImageStore, similarity: Literal["plain", "dynamic"] = "plain") -> ModelDescription:
-    """The chosen backbone for images of `store`, normalised by its base images."""
+def describe_backbone(
+    choice: BackboneChoice, store: ImageStore, similarity: SimilarityKind = "plain", structure: str | None = None
+) -> ModelDescription:
+    """The chosen backbone for images of `store`, normalised by its base images; M has its usual structure where none is given."""
     return ModelDescription(
         backbone=choice.backbone,
         image_size=store.images.shape[1],
@@ -20,7 +21,7 @@ def describe_backbone(choice: BackboneChoice, store: ImageStore, similarity: Lit
         mean=store.mean,
         std=store.std,
         similarity=similarity,
-        structure="diagonal" if similarity == "dynamic" else None,
+        structure=structure or USUAL_STRUCTURES[similarity],
     )
 
 

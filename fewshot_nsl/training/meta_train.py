@@ -3,13 +3,13 @@
 import torch
 from pydantic import ConfigDict
 
-from fewshot_nsl.backbones import BackboneChoice, build_model
+from fewshot_nsl.backbones import SimilarityChoice, build_model, use_kernels
 from fewshot_nsl.config import Config
 from fewshot_nsl.data import ImageStore
 from fewshot_nsl.errors import CheckpointError
 from fewshot_nsl.inner_loop import Engine, choose_engine
 from fewshot_nsl.precision import resolve_precision
-from fewshot_nsl.strategies import MetaTrainConfig, get_meta_strategy
+from fewshot_nsl.strategies import Adapting, MetaTrainConfig, Precise, get_meta_strategy
 from fewshot_nsl.training.checkpoint import Checkpoint, CheckpointCard
 from fewshot_nsl.training.episodic import Episodic
 from fewshot_nsl.training.fresh import describe_backbone, initial_weights
@@ -47,8 +47,8 @@ def meta_train(
         pretrained: the plain backbone to start from; None for a strategy that starts from scratch.
         config: of the strategy that it names.
         device: what is computed on.
-        engine: of the inner loop; by default the fast one on torch's operators, or in half precision `higher`. Another gives the same, to
-            rounding, and is the same run.
+        engine: of the inner loop, or, where there is none, of the backbone's stages; by default the fast one on torch's operators, or in
+            half precision `higher`. Another gives the same, to rounding, and is the same run.
         tasks_at_once: so many tasks of a meta-batch are in memory together; by default all.
         resume: go on where the same run stopped; otherwise begin it again.
         progress: called after every step.
@@ -67,10 +67,16 @@ def meta_train(
         run.clear()
     if run.finished:
         return run
-    engine = (engine or choose_engine("auto" if precision.half else "plain", device, half=precision.half)).in_precision(precision)
     with initial_weights(config.seed):
         backbone = restore_backbone(pretrained) if pretrained else build_model(card.description)
-        strategy = get_meta_strategy(config.strategy).build(backbone, **card.settings, engine=engine).to(device)
+        strategy = get_meta_strategy(config.strategy).build(backbone, **card.settings).to(device)
+    engine = engine or choose_engine("auto" if precision.half else "plain", device, half=precision.half)
+    if isinstance(strategy, Adapting):
+        strategy.engine = engine = engine.in_precision(precision)
+    else:
+        use_kernels(strategy, None if precision.half else engine.kernels)
+    if isinstance(strategy, Precise):
+        strategy.precision = precision
     trainee = Episodic(
         strategy,
         store,
@@ -82,6 +88,7 @@ def meta_train(
         meta_batch=config.meta_batch,
         lr=config.lr,
         validation_episodes=config.validation_episodes,
+        validation_n_way=config.validation_n_way,
         seed=config.seed,
         tasks_at_once=tasks_at_once,
     )
@@ -95,10 +102,10 @@ def _begin(store: ImageStore, pretrained: Checkpoint | None, config: MetaTrainCo
     """The card of the run's checkpoints, at step 0, and what names the run."""
     name = config.strategy
     identity: Config
-    if isinstance(config, BackboneChoice):
+    if isinstance(config, SimilarityChoice):
         if pretrained is not None:
             raise CheckpointError(f"{name} starts from scratch: expected no checkpoint, got {pretrained.path}; leave --checkpoint out")
-        description, augmentations, identity = describe_backbone(config, store), [], config
+        description, augmentations, identity = describe_backbone(config, store, config.similarity, config.structure), [], config
     else:
         if pretrained is None:
             raise CheckpointError(

@@ -86,7 +86,9 @@ def open_run(workspace: Workspace, card: CheckpointCard, config: Config) -> Run:
     """The run of this configuration on this very store; its folder is made when something is first written there."""
     text = json.dumps([card.fingerprint, config.model_dump(mode="json")], sort_keys=True)
     name = f"seed{card.seed}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
-    folder = workspace.runs / card.dataset / card.description.backbone / card.network / name
+    similarity = card.description.similarity
+    network = card.network if similarity in ("plain", card.network) else f"{card.network}-{similarity}"
+    folder = workspace.runs / card.dataset / card.description.backbone / network / name
     return Run(folder)
 
 

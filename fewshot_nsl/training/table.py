@@ -7,14 +7,14 @@ from functools import partial
 
 import torch
 
-from fewshot_nsl.backbones import build_model
+from fewshot_nsl.backbones import ModelDescription, build_model
 from fewshot_nsl.data import ImageStore
 from fewshot_nsl.devices import describe_hardware
 from fewshot_nsl.episodes import EpisodeDataset, EpisodeLoader, EpisodeSampler, FrozenEpisodes
 from fewshot_nsl.evaluate import Evaluation, ResultRow, evaluate, normal_interval
 from fewshot_nsl.inner_loop import Engine, higher
 from fewshot_nsl.precision import Precision
-from fewshot_nsl.strategies import STRATEGIES, Adapting, FeatureLearner, FeatureStrategy, PreciseEncoder
+from fewshot_nsl.strategies import STRATEGIES, Adapting, EpisodeLearner, FeatureLearner, FeatureStrategy, Learner, PreciseEncoder
 from fewshot_nsl.training.checkpoint import Checkpoint, current_versions
 from fewshot_nsl.training.restore import check_store, restore_strategy
 from fewshot_nsl.workspace import Workspace, file_checksum
@@ -76,7 +76,10 @@ def evaluate_rows(
             strategy.fit(last.support, last.support_labels)
     results = []
     for (name, checkpoint), strategy in zip(rows, strategies, strict=True):
-        title, description = STRATEGIES[name].title, checkpoint.card.description
+        description = checkpoint.card.description
+        title = STRATEGIES[name].title
+        if isinstance(strategy, EpisodeLearner) and description.similarity != "plain":
+            title = f"{title}, {description.similarity} NSN"
         began = time.perf_counter()
         with precision.products():
             accuracies = evaluate(strategy, store, sampler, episodes, device, progress=partial(progress, title) if progress else None)
@@ -87,7 +90,7 @@ def evaluate_rows(
                 title=title,
                 backbone=description.backbone,
                 width=description.width,
-                parameters=sum(p.numel() for p in build_model(description).parameters()),
+                parameters=_count_parameters(strategy, description),
                 checkpoint=workspace.relative(checkpoint.path).as_posix(),
                 checkpoint_sha256=file_checksum(checkpoint.path),
                 transductive=strategy.transductive,
@@ -117,3 +120,9 @@ def evaluate_rows(
         versions=current_versions(),
         rows=results,
     )
+
+
+def _count_parameters(strategy: Learner, description: ModelDescription) -> int:
+    """Of what was learned before the episodes: a strategy that is trained on episodes with what it learns beside the backbone."""
+    learned = strategy if isinstance(strategy, EpisodeLearner) else build_model(description)
+    return sum(parameter.numel() for parameter in learned.parameters())

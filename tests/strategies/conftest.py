@@ -1,5 +1,6 @@
 """A small backbone in double precision, and a batch of episodes for it."""
 
+import inspect
 from collections.abc import Callable
 from typing import cast
 
@@ -12,7 +13,7 @@ from fewshot_nsl.backbones import CNN4, Backbone
 from fewshot_nsl.data import ImageStore
 from fewshot_nsl.episodes import EpisodeBatch, EpisodeDataset, EpisodeSampler
 from fewshot_nsl.similarity import SpherePredictor, convert
-from fewshot_nsl.strategies import META_STRATEGIES, STRATEGIES, FeatureLearner, Strategy
+from fewshot_nsl.strategies import STRATEGIES, FeatureLearner, Strategy
 
 Predict = Callable[[Strategy, Tensor, Tensor, Tensor], Tensor]
 
@@ -52,7 +53,7 @@ def build(backbone: Backbone, dynamic_backbone: Backbone) -> Callable[[str], Str
 
     def make(name: str) -> Strategy:
         entry = STRATEGIES[name]
-        settings = {"n_way": 3} if name in META_STRATEGIES else {}
+        settings = {"n_way": 3} if "n_way" in inspect.signature(entry.build).parameters else {}
         torch.manual_seed(0)
         strategy = entry.build(dynamic_backbone if entry.network == "dynamic" else backbone, **settings)
         return strategy.double() if isinstance(strategy, nn.Module) else strategy

@@ -7,9 +7,10 @@ from fewshot_nsl.data import ImageStore
 from fewshot_nsl.episodes import EpisodeDataset, EpisodeSampler
 from fewshot_nsl.inner_loop import choose_engine
 from fewshot_nsl.kernels import compiler
-from fewshot_nsl.strategies import META_STRATEGIES
+from fewshot_nsl.strategies import META_STRATEGIES, InnerLoopConfig
 
 FAST = pytest.param("fast", marks=pytest.mark.skipif(compiler() is None, reason="there is no C++ compiler"))
+ADAPTING = [name for name, entry in META_STRATEGIES.items() if issubclass(entry.config, InnerLoopConfig)]
 STEPS = 100
 
 
@@ -34,7 +35,7 @@ def _losses(store: ImageStore, name: str, engine: str) -> list[float]:
     return losses
 
 
-@pytest.fixture(scope="module", params=list(META_STRATEGIES))
+@pytest.fixture(scope="module", params=ADAPTING)
 def reference(request: pytest.FixtureRequest, tiny_store: ImageStore) -> tuple[str, list[float]]:
     """A strategy and its losses by `higher`."""
     return request.param, _losses(tiny_store, request.param, "higher")

@@ -6,7 +6,7 @@ import torch
 
 from fewshot_nsl.data import ImageStore
 from fewshot_nsl.errors import CheckpointError, ConfigurationError
-from fewshot_nsl.strategies import META_STRATEGIES, STRATEGIES, MetaLearner, RetrainedClassifier
+from fewshot_nsl.strategies import META_STRATEGIES, STRATEGIES, EpisodeLearner, RetrainedClassifier
 from fewshot_nsl.training import (
     Checkpoint,
     CheckpointCard,
@@ -69,8 +69,8 @@ def test_weights_of_another_model_are_refused(plain: Checkpoint) -> None:
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_every_strategy_is_restored_from_its_network(checkpoints: dict[str, Checkpoint], name: str) -> None:
     strategy = restore_strategy(name, checkpoints[STRATEGIES[name].network], CPU)
-    assert isinstance(strategy, MetaLearner) == (name in META_STRATEGIES)
-    if isinstance(strategy, MetaLearner):
+    assert isinstance(strategy, EpisodeLearner) == (name in META_STRATEGIES)
+    if isinstance(strategy, EpisodeLearner):
         assert strategy.name == name
 
 
