@@ -74,7 +74,8 @@ class Bench:
         found = {title: work() for title, work in ({"ours": ours} | others).items()}
         if max(found.values()) - min(found.values()) > 0.005:  # type: ignore[type-var, operator]
             sys.exit(f"{name}: the accuracies differ: {found}")
-        spent = medians({"ours": ours} | others, self.device, self.rounds)
+        # That was the warm-up.
+        spent = medians({"ours": ours} | others, self.device, self.rounds, warm_up=0)
         best = min(others, key=lambda other: spent[other])
         report(f"{name}: time over one by one, {best}", spent["ours"] / 1000, spent[best] / 1000, "s", self.device)
         return best
