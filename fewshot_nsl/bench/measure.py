@@ -15,10 +15,13 @@ from fewshot_nsl.devices import describe_hardware
 Work = Callable[[], object]
 
 
-def medians(works: Mapping[str, Work], device: torch.device, rounds: int) -> dict[str, float]:
-    """Milliseconds of each, the median of `rounds`, in which they take turns: what disturbs the machine disturbs all of them."""
+def medians(works: Mapping[str, Work], device: torch.device, rounds: int, *, warm_up: int = 2) -> dict[str, float]:
+    """Milliseconds of each, the median of `rounds`, in which they take turns: what disturbs the machine disturbs all of them.
+
+    Rounds to warm up go before.
+    """
     times: dict[str, list[float]] = {name: [] for name in works}
-    for round_ in range(-2, rounds):  # two to warm up
+    for round_ in range(-warm_up, rounds):
         for name, work in works.items():
             spent = milliseconds(work, device)
             if round_ >= 0:

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
+from torch.nn import functional
 
 from fewshot_nsl.data import ImageStore
 from fewshot_nsl.episodes import EpisodeDataset, EpisodeLoader, Episodes
@@ -75,7 +76,8 @@ def draw_features(dataset: EpisodeDataset, table: Float[Tensor, "n d"]) -> Itera
         support_labels = np.stack([episode.support_labels for episode in drawn])
         query_labels = np.stack([episode.query_labels for episode in drawn])
         s, s_labels, q, q_labels = (torch.from_numpy(array).to(table.device) for array in (support, support_labels, query, query_labels))
-        yield table[s], s_labels, table[q], q_labels
+        # Row by row; an index would copy number by number.
+        yield functional.embedding(s, table), s_labels, functional.embedding(q, table), q_labels
 
 
 def _images(dataset: EpisodeDataset, device: torch.device) -> Iterator[_Batch]:

@@ -2,7 +2,16 @@
 
 from fewshot_nsl.strategies.episode_learner import EpisodeLearner
 from fewshot_nsl.strategies.maml import MAML
-from fewshot_nsl.strategies.meta_configs import InnerLoopConfig, MAMLConfig, MetaStaticConfig, MetaTrainConfig, ProtoNetConfig
+from fewshot_nsl.strategies.matching_net import MatchingNet
+from fewshot_nsl.strategies.meta_configs import (
+    InnerLoopConfig,
+    MAMLConfig,
+    MatchingNetConfig,
+    MetaStaticConfig,
+    MetaTrainConfig,
+    ProtoNetConfig,
+    R2D2Config,
+)
 from fewshot_nsl.strategies.meta_learner import MetaLearner
 from fewshot_nsl.strategies.meta_static import MetaStatic
 from fewshot_nsl.strategies.metric_learner import MetricLearner
@@ -10,6 +19,7 @@ from fewshot_nsl.strategies.nearest_mean import NearestMean
 from fewshot_nsl.strategies.precise import FeatureStrategy, PreciseEncoder
 from fewshot_nsl.strategies.predict import predict
 from fewshot_nsl.strategies.protonet import ProtoNet
+from fewshot_nsl.strategies.r2d2 import R2D2
 from fewshot_nsl.strategies.registry import META_STRATEGIES, STRATEGIES, MetaStrategyEntry, StrategyEntry, get_meta_strategy
 from fewshot_nsl.strategies.retrained import RetrainedClassifier
 from fewshot_nsl.strategies.static_finetuned import StaticFinetuned
@@ -18,6 +28,7 @@ from fewshot_nsl.strategies.strategy import Adapting, Classifier, FeatureLearner
 __all__ = [
     "MAML",
     "META_STRATEGIES",
+    "R2D2",
     "STRATEGIES",
     "Adapting",
     "Classifier",
@@ -27,6 +38,8 @@ __all__ = [
     "InnerLoopConfig",
     "Learner",
     "MAMLConfig",
+    "MatchingNet",
+    "MatchingNetConfig",
     "MetaLearner",
     "MetaStatic",
     "MetaStaticConfig",
@@ -38,6 +51,7 @@ __all__ = [
     "PreciseEncoder",
     "ProtoNet",
     "ProtoNetConfig",
+    "R2D2Config",
     "RetrainedClassifier",
     "StaticFinetuned",
     "Strategy",

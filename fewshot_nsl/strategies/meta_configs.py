@@ -49,6 +49,29 @@ class ProtoNetConfig(MetaTrainConfig, SimilarityChoice):
     validate_every: int = Field(default=500, gt=0)
 
 
+class R2D2Config(MetaTrainConfig, SimilarityChoice):
+    """Of `R2D2`; the number of iterations is that of `ProtoNetConfig`, its ways those of the test."""
+
+    strategy: Literal["r2d2"] = "r2d2"
+    iterations: int = Field(default=20_000, gt=0)
+    meta_batch: int = Field(default=4, gt=0)
+    validate_every: int = Field(default=500, gt=0)
+
+
+class MatchingNetConfig(MetaTrainConfig, SimilarityChoice):
+    """Of `MatchingNet`; trained as it is tested, in the paper's words."""
+
+    strategy: Literal["matching-net"] = "matching-net"
+    iterations: int = Field(default=20_000, gt=0)
+    meta_batch: int = Field(default=4, gt=0)
+    validate_every: int = Field(default=500, gt=0)
+    full_context: bool = Field(default=False, description="whether embeddings see the whole support set")
+
+    def arguments(self) -> dict[str, Any]:
+        """Whether embeddings see the whole support set."""
+        return {"full_context": self.full_context}
+
+
 class InnerLoopConfig(MetaTrainConfig):
     """Of strategies that take gradient steps on a task."""
 

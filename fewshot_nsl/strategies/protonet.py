@@ -23,6 +23,8 @@ class ProtoNet(MetricLearner):
         prototypes = members @ support / members.sum(-1, keepdim=True)
 
         def classify(query: Float[Tensor, "tasks n_query d"]) -> Float[Tensor, "tasks n_query way"]:
-            return -(query[:, :, None] - prototypes[:, None]).square().sum(-1)
+            # Written out as squares and a product: differences of all pairs would be `[tasks, n_query, way, d]`.
+            squares = query.square().sum(-1, keepdim=True) + prototypes.square().sum(-1)[:, None]
+            return 2 * query @ prototypes.mT - squares
 
         return classify

@@ -7,10 +7,12 @@ from fewshot_nsl.backbones import SimilarityChoice
 from fewshot_nsl.errors import ConfigurationError
 from fewshot_nsl.strategies.episode_learner import EpisodeLearner
 from fewshot_nsl.strategies.maml import MAML
-from fewshot_nsl.strategies.meta_configs import MAMLConfig, MetaStaticConfig, MetaTrainConfig, ProtoNetConfig
+from fewshot_nsl.strategies.matching_net import MatchingNet
+from fewshot_nsl.strategies.meta_configs import MAMLConfig, MatchingNetConfig, MetaStaticConfig, MetaTrainConfig, ProtoNetConfig, R2D2Config
 from fewshot_nsl.strategies.meta_static import MetaStatic
 from fewshot_nsl.strategies.nearest_mean import NearestMean
 from fewshot_nsl.strategies.protonet import ProtoNet
+from fewshot_nsl.strategies.r2d2 import R2D2
 from fewshot_nsl.strategies.retrained import RetrainedClassifier
 from fewshot_nsl.strategies.static_finetuned import StaticFinetuned
 from fewshot_nsl.strategies.strategy import Strategy
@@ -44,7 +46,9 @@ class MetaStrategyEntry:
 
 META_STRATEGIES: dict[str, MetaStrategyEntry] = {
     "maml": MetaStrategyEntry(MAML, MAMLConfig),
+    "matching-net": MetaStrategyEntry(MatchingNet, MatchingNetConfig),
     "protonet": MetaStrategyEntry(ProtoNet, ProtoNetConfig),
+    "r2d2": MetaStrategyEntry(R2D2, R2D2Config),
     "meta-static": MetaStrategyEntry(MetaStatic, MetaStaticConfig),
 }
 """Those trained on episodes: they have `loss(batch)` and a checkpoint of their own."""
@@ -53,7 +57,9 @@ STRATEGIES: dict[str, StrategyEntry] = {
     "nearest-mean": StrategyEntry("plain, nearest class mean", "plain", NearestMean),
     "retrained": StrategyEntry("plain, retrained classifier", "plain", RetrainedClassifier),
     "maml": StrategyEntry("MAML", "maml", MAML),
+    "matching-net": StrategyEntry("MatchingNet", "matching-net", MatchingNet),
     "protonet": StrategyEntry("ProtoNet", "protonet", ProtoNet),
+    "r2d2": StrategyEntry("R2-D2, ridge regression", "r2d2", R2D2),
     "static": StrategyEntry("static NSN, finetuned", "plain", StaticFinetuned),
     "meta-static": StrategyEntry("static NSN, meta-learned", "meta-static", MetaStatic),
     "dynamic": StrategyEntry("dynamic NSN, retrained classifier", "dynamic", RetrainedClassifier),

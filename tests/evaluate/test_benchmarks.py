@@ -18,7 +18,7 @@ FOLDER = Path(__file__).parents[2] / "evaluate" / "benchmarks"
         ("pooling.py", ["--sizes", "4x32"], 2),
         ("preparing.py", ["--images", "60"], 3),
         ("meta_step.py", ["--sizes", "16", "--tasks", "1", "--engine", "plain", "--peers", "higher", "--strategies", "maml"], 3),
-        ("evaluating.py", ["--sizes", "16", "--images-per-class", "25", "--episodes", "20", "--engine", "plain"], 3),
+        ("evaluating.py", ["--sizes", "16", "--images-per-class", "25", "--episodes", "20", "--engine", "plain"], 5),
         ("pretraining.py", ["--sizes", "16", "--batch", "4", "--steps", "1"], 6),
     ],
 )

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fewshot_nsl.backbones import CNN4
 from fewshot_nsl.data import ImageStore
@@ -11,7 +11,37 @@ from fewshot_nsl.strategies import META_STRATEGIES, InnerLoopConfig
 
 FAST = pytest.param("fast", marks=pytest.mark.skipif(compiler() is None, reason="there is no C++ compiler"))
 ADAPTING = [name for name, entry in META_STRATEGIES.items() if issubclass(entry.config, InnerLoopConfig)]
+GPU = pytest.param("plain", "cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"))
 STEPS = 100
+
+
+def _gradients(store: ImageStore, name: str, engine: str, device: str, *, first_order: bool) -> list[Tensor]:
+    """Losses of two tasks, and the gradient of their mean in everything that is learned, away from where training starts."""
+    torch.manual_seed(0)
+    backbone = CNN4(16, 3, width=4, mean=store.mean, std=store.std).eval()
+    learner = META_STRATEGIES[name].build(backbone, n_way=3, steps=3, first_order=first_order, engine=choose_engine(engine))
+    assert isinstance(learner, nn.Module)
+    learner.double()
+    moving = [parameter for parameter in learner.parameters() if parameter.requires_grad]
+    with torch.no_grad():
+        for parameter in moving:
+            parameter.add_(torch.randn_like(parameter), alpha=0.2)
+    batch = EpisodeDataset(store, EpisodeSampler(store.split_labels("train"), 3, 2, 4, seed=5), 2, tasks=2)[0]
+    losses = learner.to(device).loss(batch.to(torch.device(device)))
+    gradients = torch.autograd.grad(losses.mean(), [parameter for parameter in learner.parameters() if parameter.requires_grad])
+    return [tensor.detach().cpu() for tensor in (losses, *gradients)]
+
+
+@pytest.mark.parametrize("first_order", [False, True])
+@pytest.mark.parametrize("name", ADAPTING)
+@pytest.mark.parametrize(("engine", "device"), [("plain", "cpu"), pytest.param("fast", "cpu", marks=FAST.marks), GPU])
+def test_losses_and_meta_gradients_are_those_of_higher(
+    tiny_store: ImageStore, name: str, engine: str, device: str, *, first_order: bool
+) -> None:
+    expected = _gradients(tiny_store, name, "higher", device, first_order=first_order)
+    found = _gradients(tiny_store, name, engine, device, first_order=first_order)
+    for mine, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-7, atol=1e-7 * theirs.abs().max().item())
 
 
 def _losses(store: ImageStore, name: str, engine: str) -> list[float]:

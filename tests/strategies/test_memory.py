@@ -24,7 +24,7 @@ def _held() -> tuple[int, float]:
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
     (line,) = (line for line in STATUS.read_text().splitlines() if line.startswith("VmRSS"))
-    return sum(isinstance(each, torch.Tensor) for each in gc.get_objects()), int(line.split()[1]) / 2**10
+    return sum(issubclass(type(each), torch.Tensor) for each in gc.get_objects()), int(line.split()[1]) / 2**10
 
 
 @pytest.mark.slow
