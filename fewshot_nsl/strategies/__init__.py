@@ -1,19 +1,33 @@
 """Strategies: how a learner meets an episode. One file each; `STRATEGIES` lists them."""
 
+from fewshot_nsl.strategies.cosine import CosineClassifier
 from fewshot_nsl.strategies.episode_learner import EpisodeLearner
+from fewshot_nsl.strategies.finetuned import Finetuned
 from fewshot_nsl.strategies.maml import MAML
-from fewshot_nsl.strategies.meta_configs import InnerLoopConfig, MAMLConfig, MetaStaticConfig, MetaTrainConfig, ProtoNetConfig
+from fewshot_nsl.strategies.meta_classifier import MetaClassifier
+from fewshot_nsl.strategies.meta_configs import (
+    InnerLoopConfig,
+    MAMLConfig,
+    MetaClassifierConfig,
+    MetaStaticConfig,
+    MetaTrainConfig,
+    ProtoNetConfig,
+)
 from fewshot_nsl.strategies.meta_learner import MetaLearner
 from fewshot_nsl.strategies.meta_static import MetaStatic
 from fewshot_nsl.strategies.metric_learner import MetricLearner
 from fewshot_nsl.strategies.nearest_mean import NearestMean
+from fewshot_nsl.strategies.nearest_neighbour import NearestNeighbour
+from fewshot_nsl.strategies.norm_finetuned import NormFinetuned
 from fewshot_nsl.strategies.precise import FeatureStrategy, PreciseEncoder
 from fewshot_nsl.strategies.predict import predict
 from fewshot_nsl.strategies.protonet import ProtoNet
 from fewshot_nsl.strategies.registry import META_STRATEGIES, STRATEGIES, MetaStrategyEntry, StrategyEntry, get_meta_strategy
 from fewshot_nsl.strategies.retrained import RetrainedClassifier
+from fewshot_nsl.strategies.ridge import RidgeClassifier
+from fewshot_nsl.strategies.simple_shot import SimpleShot
 from fewshot_nsl.strategies.static_finetuned import StaticFinetuned
-from fewshot_nsl.strategies.strategy import Adapting, Classifier, FeatureLearner, Learner, Precise, Strategy
+from fewshot_nsl.strategies.strategy import Adapting, Classifier, FeatureLearner, Learner, LearnsBase, Precise, Strategy
 
 __all__ = [
     "MAML",
@@ -21,12 +35,17 @@ __all__ = [
     "STRATEGIES",
     "Adapting",
     "Classifier",
+    "CosineClassifier",
     "EpisodeLearner",
     "FeatureLearner",
     "FeatureStrategy",
+    "Finetuned",
     "InnerLoopConfig",
     "Learner",
+    "LearnsBase",
     "MAMLConfig",
+    "MetaClassifier",
+    "MetaClassifierConfig",
     "MetaLearner",
     "MetaStatic",
     "MetaStaticConfig",
@@ -34,11 +53,15 @@ __all__ = [
     "MetaTrainConfig",
     "MetricLearner",
     "NearestMean",
+    "NearestNeighbour",
+    "NormFinetuned",
     "Precise",
     "PreciseEncoder",
     "ProtoNet",
     "ProtoNetConfig",
     "RetrainedClassifier",
+    "RidgeClassifier",
+    "SimpleShot",
     "StaticFinetuned",
     "Strategy",
     "StrategyEntry",
