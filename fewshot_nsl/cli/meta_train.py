@@ -9,10 +9,10 @@ from fewshot_nsl.cli import options, printing, progress
 
 
 def meta_train(
-    strategy: Annotated[str, typer.Option("--strategy", help="What is meta-learned: meta-static or maml.")] = "meta-static",
+    strategy: Annotated[str, typer.Option("--strategy", help="What is learned: meta-static, meta-classifier or maml.")] = "meta-static",
     dataset: options.Dataset = None,
     checkpoint: Annotated[
-        Path | None, typer.Option("--checkpoint", help="Pretrained plain backbone, of meta-static; by default the finished run's.")
+        Path | None, typer.Option("--checkpoint", help="Pretrained plain backbone, where not from scratch; by default the finished run's.")
     ] = None,
     backbone: options.Backbone = "cnn4",
     width: Annotated[
@@ -24,7 +24,12 @@ def meta_train(
     iterations: Annotated[int | None, typer.Option(min=1, help="Outer steps.", show_default="1000; 60000 of maml")] = None,
     meta_batch: Annotated[int | None, typer.Option(min=1, help="Tasks of an outer step.", show_default="2; 4 of maml")] = None,
     lr: Annotated[float, typer.Option(help="Of Adam, outside; falls to 0 along a cosine.")] = 1e-3,
-    inner_lr: Annotated[float, typer.Option(help="Inside, of M, or of all weights in maml.")] = 0.01,
+    inner_lr: Annotated[
+        float | None,
+        typer.Option(
+            help="Inside, of M, of all weights in maml, of the classifier in meta-classifier.", show_default="0.01; 10.0 of meta-classifier"
+        ),
+    ] = None,
     inner_lr_classifier: Annotated[float | None, typer.Option(help="Inside, of meta-static's classifier.", show_default="10.0")] = None,
     inner_steps: Annotated[int, typer.Option(min=0, help="Inner steps in training.")] = 5,
     inner_test_steps: Annotated[int, typer.Option(min=0, help="Inner steps in validation and test.")] = 10,

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Float, Float64, Int64, UInt8
 from torch import Tensor
 from torch.nn import functional
 
@@ -62,8 +62,13 @@ def encode_rows(
     encode: Callable[[Tensor], Tensor], store: ImageStore, rows: Int64[np.ndarray, " n"], device: torch.device
 ) -> Float[Tensor, "n d"]:
     """Features of these images of a store, each encoded once."""
-    chunks = (torch.from_numpy(store.images[rows[i : i + IMAGES_AT_ONCE]]) for i in range(0, len(rows), IMAGES_AT_ONCE))
-    return torch.cat([encode(chunk.to(device).movedim(-1, 1)) for chunk in chunks])
+    return torch.cat([encode(chunk) for chunk in read_images(store, rows, device)])
+
+
+def read_images(store: ImageStore, rows: Int64[np.ndarray, " n"], device: torch.device) -> Iterator[UInt8[Tensor, "_ c h w"]]:
+    """These images of a store, `IMAGES_AT_ONCE` at a time."""
+    for i in range(0, len(rows), IMAGES_AT_ONCE):
+        yield torch.from_numpy(store.images[rows[i : i + IMAGES_AT_ONCE]]).to(device).movedim(-1, 1)
 
 
 def draw_features(dataset: EpisodeDataset, table: Float[Tensor, "n d"]) -> Iterator[_Batch]:

@@ -64,3 +64,24 @@ class PreciseNetwork:
         with self.precision.network():
             features = self.network.features(parameters, prepared)
         return features.float()
+
+
+class FrozenNetwork:
+    """Another `TaskNetwork` of which nothing moves: images are encoded by `prepare`, and so once, however many steps are taken.
+
+    Args:
+        network: what is run; tasks bring no parameters of theirs.
+    """
+
+    def __init__(self, network: TaskNetwork) -> None:
+        self.network = network
+
+    @torch.no_grad()
+    def prepare(self, images: Shaped[Tensor, "tasks n c h w"]) -> Float[Tensor, "tasks n d"]:
+        """Features of the images."""
+        return self.network.features({}, self.network.prepare(images))
+
+    def features(self, parameters: Parameters, prepared: Float[Tensor, "tasks n d"]) -> Float[Tensor, "tasks n d"]:
+        """What was prepared; there are no parameters that could change it."""
+        assert not parameters, parameters.keys()
+        return prepared

@@ -1,12 +1,16 @@
 """Strategies: how a learner meets an episode. One file each; `STRATEGIES` lists them."""
 
+from fewshot_nsl.strategies.cosine import CosineClassifier
 from fewshot_nsl.strategies.episode_learner import EpisodeLearner
+from fewshot_nsl.strategies.finetuned import Finetuned
 from fewshot_nsl.strategies.maml import MAML
 from fewshot_nsl.strategies.matching_net import MatchingNet
+from fewshot_nsl.strategies.meta_classifier import MetaClassifier
 from fewshot_nsl.strategies.meta_configs import (
     InnerLoopConfig,
     MAMLConfig,
     MatchingNetConfig,
+    MetaClassifierConfig,
     MetaStaticConfig,
     MetaTrainConfig,
     ProtoNetConfig,
@@ -16,14 +20,18 @@ from fewshot_nsl.strategies.meta_learner import MetaLearner
 from fewshot_nsl.strategies.meta_static import MetaStatic
 from fewshot_nsl.strategies.metric_learner import MetricLearner
 from fewshot_nsl.strategies.nearest_mean import NearestMean
+from fewshot_nsl.strategies.nearest_neighbour import NearestNeighbour
+from fewshot_nsl.strategies.norm_finetuned import NormFinetuned
 from fewshot_nsl.strategies.precise import FeatureStrategy, PreciseEncoder
 from fewshot_nsl.strategies.predict import predict
 from fewshot_nsl.strategies.protonet import ProtoNet
 from fewshot_nsl.strategies.r2d2 import R2D2
 from fewshot_nsl.strategies.registry import META_STRATEGIES, STRATEGIES, MetaStrategyEntry, StrategyEntry, get_meta_strategy
 from fewshot_nsl.strategies.retrained import RetrainedClassifier
+from fewshot_nsl.strategies.ridge import RidgeClassifier
+from fewshot_nsl.strategies.simple_shot import SimpleShot
 from fewshot_nsl.strategies.static_finetuned import StaticFinetuned
-from fewshot_nsl.strategies.strategy import Adapting, Classifier, FeatureLearner, Learner, Precise, Strategy
+from fewshot_nsl.strategies.strategy import Adapting, Classifier, FeatureLearner, Learner, LearnsBase, Precise, Strategy
 
 __all__ = [
     "MAML",
@@ -32,14 +40,19 @@ __all__ = [
     "STRATEGIES",
     "Adapting",
     "Classifier",
+    "CosineClassifier",
     "EpisodeLearner",
     "FeatureLearner",
     "FeatureStrategy",
+    "Finetuned",
     "InnerLoopConfig",
     "Learner",
+    "LearnsBase",
     "MAMLConfig",
     "MatchingNet",
     "MatchingNetConfig",
+    "MetaClassifier",
+    "MetaClassifierConfig",
     "MetaLearner",
     "MetaStatic",
     "MetaStaticConfig",
@@ -47,12 +60,16 @@ __all__ = [
     "MetaTrainConfig",
     "MetricLearner",
     "NearestMean",
+    "NearestNeighbour",
+    "NormFinetuned",
     "Precise",
     "PreciseEncoder",
     "ProtoNet",
     "ProtoNetConfig",
     "R2D2Config",
     "RetrainedClassifier",
+    "RidgeClassifier",
+    "SimpleShot",
     "StaticFinetuned",
     "Strategy",
     "StrategyEntry",

@@ -91,18 +91,30 @@ class InnerLoopConfig(MetaTrainConfig):
         }
 
 
-class MetaStaticConfig(InnerLoopConfig):
-    """Of `MetaStatic`, which starts from a pretrained backbone and needs few steps."""
+class MetaPretrainedConfig(InnerLoopConfig):
+    """Of those that start from a pretrained backbone, and need few steps."""
 
-    strategy: Literal["meta-static"] = "meta-static"
     iterations: int = Field(default=1000, gt=0)
     meta_batch: int = Field(default=2, gt=0)
-    inner_lr_classifier: float = Field(default=10.0, gt=0)
     validate_every: int = Field(default=100, gt=0)
+
+
+class MetaStaticConfig(MetaPretrainedConfig):
+    """Of `MetaStatic`."""
+
+    strategy: Literal["meta-static"] = "meta-static"
+    inner_lr_classifier: float = Field(default=10.0, gt=0)
 
     def arguments(self) -> dict[str, Any]:
         """With the classifier's step size."""
         return {**super().arguments(), "lr_classifier": self.inner_lr_classifier}
+
+
+class MetaClassifierConfig(MetaPretrainedConfig):
+    """Of `MetaClassifier`, where only the classifier moves."""
+
+    strategy: Literal["meta-classifier"] = "meta-classifier"
+    inner_lr: float = Field(default=10.0, gt=0, description="of the classifier")
 
 
 class MAMLConfig(InnerLoopConfig, SimilarityChoice):

@@ -41,9 +41,13 @@ class MetaLearner(EpisodeLearner):
         self.n_way, self.steps, self.test_steps, self.first_order = n_way, steps, test_steps, first_order
         self.engine = engine or fast()
 
+    def task_network(self) -> TaskNetwork:
+        """The backbone, ready for many tasks."""
+        return self.engine.network(self.backbone)
+
     @abstractmethod
     def logits(self, network: TaskNetwork, parameters: Parameters, prepared: Tensor) -> Float[Tensor, "tasks n way"]:
-        """Logits of each task's `prepared` images; `network` is the backbone, and `parameters` are the task's own of what is `moving`."""
+        """Logits of each task's `prepared` images; `network` is `task_network()`, `parameters` are the task's own of what is `moving`."""
         ...
 
     def fit(self, support: UInt8[Tensor, "tasks n_support c h w"], support_labels: Int64[Tensor, "tasks n_support"]) -> Classifier:
@@ -55,7 +59,7 @@ class MetaLearner(EpisodeLearner):
         way = int(support_labels.max()) + 1
         if way != self.n_way:
             raise EpisodeError(f"{self.name} learned a {self.n_way}-way classifier, the episodes have {way} ways; use --n-way {self.n_way}")
-        network = self.engine.network(self.backbone)
+        network = self.task_network()
         start = {name: value.detach() for name, value in expand(self.moving, len(support)).items()}
         adapted = self._adapt(network, start, support, support_labels, self.test_steps, first_order=True)
         adapted = {name: value.detach() for name, value in adapted.items()}
@@ -63,7 +67,7 @@ class MetaLearner(EpisodeLearner):
 
     def loss(self, batch: EpisodeBatch) -> Float[Tensor, " tasks"]:
         """Mean cross entropy on each task's queries after adapting to its supports; differentiable through the inner loop."""
-        network = self.engine.network(self.backbone)
+        network = self.task_network()
         start = expand(self.moving, len(batch.support))
         adapted = self._adapt(network, start, batch.support, batch.support_labels, self.steps, first_order=self.first_order)
         return cross_entropies(self.logits(network, adapted, network.prepare(batch.query)), batch.query_labels)

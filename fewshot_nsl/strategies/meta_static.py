@@ -2,23 +2,16 @@
 
 from typing import cast
 
-import torch
-from jaxtyping import Float
-from torch import Tensor, nn
-
 from fewshot_nsl.backbones import Backbone
-from fewshot_nsl.inner_loop import Engine, Parameters, TaskNetwork
+from fewshot_nsl.inner_loop import Engine
 from fewshot_nsl.similarity import convert, similarity_parameters
-from fewshot_nsl.strategies.meta_learner import MetaLearner
-from fewshot_nsl.strategies.tasks import CLASSIFIER, task_logits
+from fewshot_nsl.strategies.meta_pretrained import MetaPretrained
 
 
-class MetaStatic(MetaLearner):
+class MetaStatic(MetaPretrained):
     """The initial M and classifier are learned in an outer loop, through an inner loop on them (Finn et al. 2017, algorithm 2).
 
-    Filters, BN's affine part and BN's statistics stay as pretrained, so queries do not see each other (not transductive, unlike MAML's
-    published figure). The classifier is that of `RetrainedClassifier`: linear, without bias, on features of length 1; it starts at 0, where
-    no label is preferred.
+    Filters, BN's affine part and BN's statistics stay as pretrained.
 
     Args:
         backbone: pretrained, of plain convolutions.
@@ -33,7 +26,6 @@ class MetaStatic(MetaLearner):
     """
 
     name = "meta-static"
-    transductive = False
 
     def __init__(
         self,
@@ -48,20 +40,17 @@ class MetaStatic(MetaLearner):
         first_order: bool = False,
         engine: Engine | None = None,
     ) -> None:
-        super().__init__(n_way=n_way, steps=steps, test_steps=test_steps, first_order=first_order, engine=engine)
-        self.backbone = cast(Backbone, convert(backbone, "static", structure=structure).eval().requires_grad_(requires_grad=False))
-        self.classifier = nn.Parameter(torch.zeros(n_way, backbone.features))
-        self.moving = {**similarity_parameters(self.backbone), CLASSIFIER: self.classifier}
-        for parameter in self.moving.values():
+        super().__init__(
+            cast(Backbone, convert(backbone, "static", structure=structure)),
+            n_way=n_way,
+            steps=steps,
+            test_steps=test_steps,
+            lr_classifier=lr_classifier,
+            first_order=first_order,
+            engine=engine,
+        )
+        similarity = similarity_parameters(self.backbone)
+        for parameter in similarity.values():
             parameter.requires_grad_()
-        self.rates = dict.fromkeys(self.moving, lr) | {CLASSIFIER: lr_classifier}
-
-    def train(self, mode: bool = True) -> "MetaStatic":
-        """As `nn.Module.train`, but the backbone keeps its pretrained statistics."""
-        super().train(mode)
-        self.backbone.eval()
-        return self
-
-    def logits(self, network: TaskNetwork, parameters: Parameters, prepared: Tensor) -> Float[Tensor, "tasks n way"]:
-        """Features of length 1 times classifier."""
-        return task_logits(network, parameters, prepared)
+        self.moving = similarity | self.moving
+        self.rates = dict.fromkeys(similarity, lr) | self.rates

@@ -1,26 +1,15 @@
 """Nearest class mean on frozen features: the control that needs no training at test (Snell et al. 2017; Chen et al. 2019)."""
 
-import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional
 
-from fewshot_nsl.backbones import Backbone
+from fewshot_nsl.strategies.frozen import FrozenFeatures
 from fewshot_nsl.strategies.strategy import Classifier
 
 
-class NearestMean:
+class NearestMean(FrozenFeatures):
     """Logits are the cosines between a query's features and each class's mean support features."""
-
-    transductive = False
-
-    def __init__(self, backbone: Backbone) -> None:
-        self.backbone = backbone.eval()
-
-    @torch.no_grad()
-    def encode(self, images: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
-        """The backbone's features."""
-        return self.backbone(images)
 
     def fit(self, support: Float[Tensor, "tasks n_support d"], support_labels: Int64[Tensor, "tasks n_support"]) -> Classifier:
         """Average the features of each class."""

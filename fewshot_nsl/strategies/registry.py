@@ -5,15 +5,30 @@ from dataclasses import dataclass
 
 from fewshot_nsl.backbones import SimilarityChoice
 from fewshot_nsl.errors import ConfigurationError
+from fewshot_nsl.strategies.cosine import CosineClassifier
 from fewshot_nsl.strategies.episode_learner import EpisodeLearner
+from fewshot_nsl.strategies.finetuned import Finetuned
 from fewshot_nsl.strategies.maml import MAML
 from fewshot_nsl.strategies.matching_net import MatchingNet
-from fewshot_nsl.strategies.meta_configs import MAMLConfig, MatchingNetConfig, MetaStaticConfig, MetaTrainConfig, ProtoNetConfig, R2D2Config
+from fewshot_nsl.strategies.meta_classifier import MetaClassifier
+from fewshot_nsl.strategies.meta_configs import (
+    MAMLConfig,
+    MatchingNetConfig,
+    MetaClassifierConfig,
+    MetaStaticConfig,
+    MetaTrainConfig,
+    ProtoNetConfig,
+    R2D2Config,
+)
 from fewshot_nsl.strategies.meta_static import MetaStatic
 from fewshot_nsl.strategies.nearest_mean import NearestMean
+from fewshot_nsl.strategies.nearest_neighbour import NearestNeighbour
+from fewshot_nsl.strategies.norm_finetuned import NormFinetuned
 from fewshot_nsl.strategies.protonet import ProtoNet
 from fewshot_nsl.strategies.r2d2 import R2D2
 from fewshot_nsl.strategies.retrained import RetrainedClassifier
+from fewshot_nsl.strategies.ridge import RidgeClassifier
+from fewshot_nsl.strategies.simple_shot import SimpleShot
 from fewshot_nsl.strategies.static_finetuned import StaticFinetuned
 from fewshot_nsl.strategies.strategy import Strategy
 
@@ -50,18 +65,26 @@ META_STRATEGIES: dict[str, MetaStrategyEntry] = {
     "protonet": MetaStrategyEntry(ProtoNet, ProtoNetConfig),
     "r2d2": MetaStrategyEntry(R2D2, R2D2Config),
     "meta-static": MetaStrategyEntry(MetaStatic, MetaStaticConfig),
+    "meta-classifier": MetaStrategyEntry(MetaClassifier, MetaClassifierConfig),
 }
 """Those trained on episodes: they have `loss(batch)` and a checkpoint of their own."""
 
 STRATEGIES: dict[str, StrategyEntry] = {
     "nearest-mean": StrategyEntry("plain, nearest class mean", "plain", NearestMean),
     "retrained": StrategyEntry("plain, retrained classifier", "plain", RetrainedClassifier),
+    "nearest-neighbour": StrategyEntry("plain, nearest neighbour", "plain", NearestNeighbour),
+    "simple-shot": StrategyEntry("plain, SimpleShot", "plain", SimpleShot),
+    "cosine": StrategyEntry("plain, cosine classifier", "plain", CosineClassifier),
+    "ridge": StrategyEntry("plain, ridge regression", "plain", RidgeClassifier),
+    "finetuned": StrategyEntry("plain, finetuned", "plain", Finetuned),
+    "finetuned-norm": StrategyEntry("plain, BN finetuned", "plain", NormFinetuned),
     "maml": StrategyEntry("MAML", "maml", MAML),
     "matching-net": StrategyEntry("MatchingNet", "matching-net", MatchingNet),
     "protonet": StrategyEntry("ProtoNet", "protonet", ProtoNet),
     "r2d2": StrategyEntry("R2-D2, ridge regression", "r2d2", R2D2),
     "static": StrategyEntry("static NSN, finetuned", "plain", StaticFinetuned),
     "meta-static": StrategyEntry("static NSN, meta-learned", "meta-static", MetaStatic),
+    "meta-classifier": StrategyEntry("plain, meta-learned classifier", "meta-classifier", MetaClassifier),
     "dynamic": StrategyEntry("dynamic NSN, retrained classifier", "dynamic", RetrainedClassifier),
 }
 

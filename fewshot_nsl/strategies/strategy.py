@@ -1,6 +1,6 @@
 """What learners are. Any object of these forms is evaluated, ours or a user's own."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float, Int64, Shaped, UInt8
@@ -28,6 +28,15 @@ class FeatureLearner(Learner, Protocol):
 
     def encode(self, images: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
         """Features of images, 0-255."""
+        ...
+
+
+@runtime_checkable
+class LearnsBase(Learner, Protocol):
+    """A learner that wants to see the base images once, before it meets an episode."""
+
+    def learn_base(self, images: Iterable[UInt8[Tensor, "_ c h w"]]) -> None:
+        """Learn from the images of the base classes, 0-255, which come in batches."""
         ...
 
 

@@ -5,19 +5,33 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 
+import numpy as np
 import torch
 
 from fewshot_nsl.backbones import ModelDescription, build_model
 from fewshot_nsl.data import ImageStore
 from fewshot_nsl.devices import describe_hardware
 from fewshot_nsl.episodes import EpisodeDataset, EpisodeLoader, EpisodeSampler, FrozenEpisodes
-from fewshot_nsl.evaluate import Evaluation, ResultRow, evaluate, normal_interval
+from fewshot_nsl.errors import DataError
+from fewshot_nsl.evaluate import Evaluation, ResultRow, evaluate, normal_interval, read_images
 from fewshot_nsl.inner_loop import Engine, higher
 from fewshot_nsl.precision import Precision
-from fewshot_nsl.strategies import STRATEGIES, Adapting, EpisodeLearner, FeatureLearner, FeatureStrategy, Learner, PreciseEncoder
+from fewshot_nsl.strategies import (
+    STRATEGIES,
+    Adapting,
+    EpisodeLearner,
+    FeatureLearner,
+    FeatureStrategy,
+    Learner,
+    LearnsBase,
+    PreciseEncoder,
+)
 from fewshot_nsl.training.checkpoint import Checkpoint, current_versions
 from fewshot_nsl.training.restore import check_store, restore_strategy
 from fewshot_nsl.workspace import Workspace, file_checksum
+
+BASE = "train"
+"""The split of the base classes."""
 
 
 def evaluate_rows(
@@ -55,6 +69,7 @@ def evaluate_rows(
         EpisodeError: a strategy cannot take such episodes, or fewer are frozen.
         CheckpointError: a checkpoint does not fit the store or the strategy.
         ConfigurationError: an engine that does not compute in the precision.
+        DataError: a strategy needs base images, and the store has none.
     """
     # All are checked before the first is computed.
     for _, checkpoint in rows:
@@ -64,16 +79,17 @@ def evaluate_rows(
     adapting = [strategy for strategy in strategies if isinstance(strategy, Adapting)]
     if precision.half:
         engine = engine or higher
-        strategies = [PreciseEncoder(each, precision) if isinstance(each, FeatureStrategy) else each for each in strategies]
     chosen = engine().in_precision(precision) if engine and adapting else None
     if chosen:
         for each in adapting:
             each.engine = chosen
     # Those that adapt to images meet the last episode before any row is computed: what cannot work, or is not there, fails at once.
     last = EpisodeLoader(EpisodeDataset(store, sampler, episodes=1, start=episodes - 1), device)[0]
-    for strategy in strategies:
+    for (name, _), strategy in zip(rows, strategies, strict=True):
         if not isinstance(strategy, FeatureLearner):
             strategy.fit(last.support, last.support_labels)
+        if isinstance(strategy, LearnsBase) and not store.splits.get(BASE):
+            raise DataError(f"{store.name} has no images of split '{BASE}', which {name} wants to see first; leave it out (--strategy)")
     results = []
     for (name, checkpoint), strategy in zip(rows, strategies, strict=True):
         description = checkpoint.card.description
@@ -82,7 +98,11 @@ def evaluate_rows(
             title = f"{title}, {description.similarity} NSN"
         began = time.perf_counter()
         with precision.products():
-            accuracies = evaluate(strategy, store, sampler, episodes, device, progress=partial(progress, title) if progress else None)
+            if isinstance(strategy, LearnsBase):
+                with precision.network():
+                    strategy.learn_base(read_images(store, np.array(store.splits[BASE]), device))
+            learner = PreciseEncoder(strategy, precision) if precision.half and isinstance(strategy, FeatureStrategy) else strategy
+            accuracies = evaluate(learner, store, sampler, episodes, device, progress=partial(progress, title) if progress else None)
         interval = normal_interval(accuracies.tolist())
         results.append(
             ResultRow(

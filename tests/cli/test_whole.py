@@ -69,6 +69,7 @@ def trained(glyph_workspace: Workspace, tmp_path_factory: pytest.TempPathFactory
     output, error = run(folder, "meta-train", "--strategy", "meta-static", *FEW)
     assert "Starting from runs/glyphs/cnn4/plain/seed0-" in error
     assert "glyphs meta-static: validation accuracy" in output
+    run(folder, "meta-train", "--strategy", "meta-classifier", *FEW)
     output, error = run(folder, *MAML)
     assert "Starting from" not in error
     assert "glyphs maml: validation accuracy" in output
@@ -87,9 +88,16 @@ def test_the_last_command_gives_the_table_and_the_file(trained: Path) -> None:
     titles = [
         "plain, nearest class mean",
         "plain, retrained classifier",
+        "plain, nearest neighbour",
+        "plain, SimpleShot",
+        "plain, cosine classifier",
+        "plain, ridge regression",
+        "plain, finetuned",
+        "plain, BN finetuned",
         "MAML (transductive)",
         "static NSN, finetuned",
         "static NSN, meta-learned",
+        "plain, meta-learned classifier",
         "dynamic NSN",
     ]
     positions = [output.index(title) for title in titles]
@@ -211,9 +219,13 @@ def test_interrupt_leaves_a_checkpoint_and_says_how_to_go_on(workspace: Path) ->
         (("meta-train",), "train it first: fewshot-nsl pretrain --dataset glyphs --network plain"),
         (
             ("meta-train", "--strategy", "nearest-mean"),
-            "strategy 'nearest-mean' is not trained on episodes: expected one of maml, meta-static",
+            "strategy 'nearest-mean' is not trained on episodes: expected one of maml, ",
         ),
         (("meta-train", "--strategy", "maml", "--inner-lr-classifier", "1"), "maml has no setting 'inner_lr_classifier'"),
+        (
+            ("meta-train", "--strategy", "meta-classifier", "--inner-lr-classifier", "1"),
+            "meta-classifier has no setting 'inner_lr_classifier'",
+        ),
         (("meta-train", "--strategy", "maml", "--backbone", "vgg"), "backbone 'vgg' is unknown: expected one of cnn4"),
         (("meta-train", "--width", "8"), "meta-static has no setting 'width': expected some of precision, strategy, n_way"),
         (("evaluate", "--strategy", "maml"), "train one: fewshot-nsl meta-train --strategy maml --dataset glyphs"),

@@ -13,7 +13,7 @@ from fewshot_nsl.backbones import CNN4, Backbone
 from fewshot_nsl.data import ImageStore
 from fewshot_nsl.episodes import EpisodeBatch, EpisodeDataset, EpisodeSampler
 from fewshot_nsl.similarity import SpherePredictor, convert
-from fewshot_nsl.strategies import STRATEGIES, FeatureLearner, Strategy
+from fewshot_nsl.strategies import STRATEGIES, FeatureLearner, LearnsBase, Strategy
 
 Predict = Callable[[Strategy, Tensor, Tensor, Tensor], Tensor]
 
@@ -26,14 +26,19 @@ def batch(tiny_store: ImageStore) -> EpisodeBatch:
 
 
 @pytest.fixture
-def backbone(tiny_store: ImageStore) -> Backbone:
+def base_images(tiny_store: ImageStore) -> Tensor:
+    """All of the `train` split."""
+    return torch.from_numpy(tiny_store.images[np.array(tiny_store.splits["train"])]).movedim(-1, 1)
+
+
+@pytest.fixture
+def backbone(tiny_store: ImageStore, base_images: Tensor) -> Backbone:
     """CNN-4 with 6 filters, random weights, and batch statistics of the base images."""
     torch.manual_seed(0)
     network = CNN4(16, 3, width=6, mean=tiny_store.mean, std=tiny_store.std).double()
-    images = torch.from_numpy(tiny_store.images[np.arange(80)]).movedim(-1, 1)
     with torch.no_grad():
         for _ in range(20):
-            network(images)
+            network(base_images)
     return network.eval()
 
 
@@ -48,14 +53,16 @@ def dynamic_backbone(backbone: Backbone) -> Backbone:
 
 
 @pytest.fixture
-def build(backbone: Backbone, dynamic_backbone: Backbone) -> Callable[[str], Strategy]:
-    """A strategy by its name in `STRATEGIES`, for 3 ways."""
+def build(backbone: Backbone, dynamic_backbone: Backbone, base_images: Tensor) -> Callable[[str], Strategy]:
+    """A strategy by its name in `STRATEGIES`, for 3 ways, that has seen the base images where it wants to."""
 
     def make(name: str) -> Strategy:
         entry = STRATEGIES[name]
         settings = {"n_way": 3} if "n_way" in inspect.signature(entry.build).parameters else {}
         torch.manual_seed(0)
         strategy = entry.build(dynamic_backbone if entry.network == "dynamic" else backbone, **settings)
+        if isinstance(strategy, LearnsBase):
+            strategy.learn_base([base_images])
         return strategy.double() if isinstance(strategy, nn.Module) else strategy
 
     return make

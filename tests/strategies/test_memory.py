@@ -33,7 +33,7 @@ def _held() -> tuple[int, float]:
 @pytest.mark.parametrize("name", ADAPTING)
 def test_two_thousand_outer_steps_hold_no_more_than_a_few(tiny_store: ImageStore, name: str, engine: str) -> None:
     backbone = CNN4(16, 3, width=4, mean=tiny_store.mean, std=tiny_store.std)
-    learner = META_STRATEGIES[name].build(backbone.eval() if name == "meta-static" else backbone, n_way=3, engine=choose_engine(engine))
+    learner = META_STRATEGIES[name].build(backbone, n_way=3, engine=choose_engine(engine))
     assert isinstance(learner, nn.Module)
     optimizer = torch.optim.Adam([parameter for parameter in learner.parameters() if parameter.requires_grad], 0.003)
     batches = EpisodeDataset(tiny_store, EpisodeSampler(tiny_store.split_labels("train"), 3, 1, 2, seed=5), 2 * STEPS, tasks=2)

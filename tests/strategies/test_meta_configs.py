@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from fewshot_nsl.errors import ConfigurationError
-from fewshot_nsl.strategies import META_STRATEGIES, InnerLoopConfig, MAMLConfig, MetaStaticConfig, MetaTrainConfig
+from fewshot_nsl.strategies import META_STRATEGIES, InnerLoopConfig, MAMLConfig, MetaClassifierConfig, MetaStaticConfig, MetaTrainConfig
 
 EVERY = pytest.mark.parametrize("name", META_STRATEGIES)
 
@@ -23,6 +23,10 @@ def test_every_setting_of_the_inner_loop_reaches_the_strategy(name: str) -> None
     inner: dict[str, Any] = {"inner_lr": 0.5, "inner_steps": 3, "inner_test_steps": 7, "first_order": True, "n_way": 4}
     arguments = META_STRATEGIES[name].config.checked(inner).arguments()
     assert arguments.items() >= {"lr": 0.5, "steps": 3, "test_steps": 7, "first_order": True, "n_way": 4}.items()
+
+
+def test_where_only_the_classifier_moves_its_rate_is_that_of_meta_static() -> None:
+    assert MetaClassifierConfig().arguments()["lr"] == MetaStaticConfig().arguments()["lr_classifier"]
 
 
 def test_the_classifiers_rate_is_meta_statics() -> None:

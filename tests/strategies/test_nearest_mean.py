@@ -3,8 +3,7 @@ import pytest
 import torch
 
 from fewshot_nsl.backbones import Backbone
-from fewshot_nsl.episodes import EpisodeBatch
-from fewshot_nsl.strategies import FeatureLearner, NearestMean
+from fewshot_nsl.strategies import NearestMean
 
 
 @pytest.mark.parametrize("shots", [(1, 1, 1), (4, 4, 4), (5, 1, 2)], ids=str)
@@ -18,13 +17,3 @@ def test_logits_are_cosines_to_the_means(backbone: Backbone, shots: tuple[int, .
             mean = support[task][labels[task] == way].mean(0)
             cosines = [x @ mean / np.linalg.norm(x) / np.linalg.norm(mean) for x in query[task]]
             np.testing.assert_allclose(logits[task, :, way].numpy(), cosines, rtol=1e-10, atol=1e-12)
-
-
-def test_encodes_with_the_backbone_in_evaluation_mode(backbone: Backbone, batch: EpisodeBatch) -> None:
-    strategy = NearestMean(backbone.train())
-    assert isinstance(strategy, FeatureLearner)
-    features = strategy.encode(batch.support[0])
-    assert features.shape == (12, backbone.features)
-    assert not features.requires_grad
-    torch.testing.assert_close(features, backbone.eval()(batch.support[0]).detach())
-    torch.testing.assert_close(strategy.encode(batch.support[0, :1]), features[:1])  # not of the batch's statistics

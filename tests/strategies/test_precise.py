@@ -10,7 +10,7 @@ from fewshot_nsl.strategies import FeatureStrategy, NearestMean, PreciseEncoder,
 CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize("name", ["nearest-mean", "retrained", "dynamic"])
+@pytest.mark.parametrize("name", ["nearest-mean", "retrained", "nearest-neighbour", "cosine", "ridge", "dynamic"])
 def test_features_are_rounded_and_everything_after_is_the_strategys_own(
     build: Callable[[str], Strategy], batch: EpisodeBatch, name: str
 ) -> None:

@@ -108,7 +108,7 @@ def test_titles_tell_strategies_apart() -> None:
 
 
 def test_what_a_strategy_is_trained_from_is_said() -> None:
-    assert [name for name in META_STRATEGIES if not get_meta_strategy(name).from_scratch] == ["meta-static"]
+    assert [name for name in META_STRATEGIES if not get_meta_strategy(name).from_scratch] == ["meta-static", "meta-classifier"]
 
 
 @pytest.mark.parametrize("name", ["retrained", "magic"])

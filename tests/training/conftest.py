@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fewshot_nsl.data import ImageStore
-from fewshot_nsl.strategies import MAMLConfig, MetaStaticConfig
+from fewshot_nsl.strategies import META_STRATEGIES, MAMLConfig, MetaStaticConfig, get_meta_strategy
 from fewshot_nsl.training import PretrainConfig, Run, load_checkpoint, meta_train, pretrain
 from fewshot_nsl.workspace import Workspace, open_workspace
 
@@ -63,6 +63,20 @@ def dynamic_run(trained: Workspace, tiny_store: ImageStore, plain_config: Pretra
 def meta_run(trained: Workspace, tiny_store: ImageStore, plain_run: Run, meta_config: MetaStaticConfig) -> Run:
     """Meta-static, from the plain network."""
     return meta_train(trained, tiny_store, load_checkpoint(plain_run.best), meta_config, CPU)
+
+
+@pytest.fixture(scope="session")
+def network_runs(
+    trained: Workspace, tiny_store: ImageStore, plain_run: Run, dynamic_run: Run, meta_run: Run, maml_run: Run, maml_config: MAMLConfig
+) -> dict[str, Run]:
+    """A run of every network that some strategy is evaluated from."""
+    runs = {"plain": plain_run, "dynamic": dynamic_run, "meta-static": meta_run, "maml": maml_run}
+    for name in META_STRATEGIES.keys() - runs.keys():
+        entry = get_meta_strategy(name)
+        settings = maml_config.model_dump(exclude={"strategy"}) | {"validation_n_way": maml_config.n_way}
+        config = entry.config.checked({key: value for key, value in settings.items() if key in entry.config.model_fields})
+        runs[name] = meta_train(trained, tiny_store, None if entry.from_scratch else load_checkpoint(plain_run.best), config, CPU)
+    return runs
 
 
 @pytest.fixture(scope="session")

@@ -42,9 +42,9 @@ def meta(meta_run: Run) -> Checkpoint:
 
 
 @pytest.fixture
-def checkpoints(plain: Checkpoint, dynamic: Checkpoint, meta: Checkpoint, maml_run: Run) -> dict[str, Checkpoint]:
+def checkpoints(network_runs: dict[str, Run]) -> dict[str, Checkpoint]:
     """One of every network."""
-    return {"plain": plain, "dynamic": dynamic, "meta-static": meta, "maml": load_checkpoint(maml_run.best)}
+    return {network: load_checkpoint(run.best) for network, run in network_runs.items()}
 
 
 def _recarded(checkpoint: Checkpoint, **changes: object) -> Checkpoint:
@@ -147,14 +147,14 @@ def _names(rows: list[tuple[str, Checkpoint]]) -> list[str]:
     return [name for name, _ in rows]
 
 
-@pytest.mark.usefixtures("plain_run", "dynamic_run", "meta_run", "maml_run")
+@pytest.mark.usefixtures("network_runs")
 def test_every_strategy_with_a_checkpoint_has_a_row(trained: Workspace) -> None:
     rows = gather_rows(trained, "tiny", "cnn4", 0, strategies=[], given=[])
     assert _names(rows) == list(STRATEGIES)
     assert all(checkpoint.card.network == STRATEGIES[name].network for name, checkpoint in rows)
 
 
-@pytest.mark.usefixtures("plain_run", "dynamic_run", "meta_run", "maml_run")
+@pytest.mark.usefixtures("network_runs")
 def test_rows_can_be_chosen_and_keep_the_order_of_the_table(trained: Workspace) -> None:
     assert _names(gather_rows(trained, "tiny", "cnn4", 0, strategies=["dynamic", "nearest-mean"], given=[])) == ["nearest-mean", "dynamic"]
 

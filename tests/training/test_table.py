@@ -1,18 +1,30 @@
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from fewshot_nsl.data import ImageStore
 from fewshot_nsl.episodes import EpisodeSampler, freeze
-from fewshot_nsl.errors import CheckpointError, ConfigurationError, EpisodeError
+from fewshot_nsl.errors import CheckpointError, ConfigurationError, DataError, EpisodeError
 from fewshot_nsl.evaluate import Evaluation, evaluate, normal_interval
 from fewshot_nsl.inner_loop import Engine, fast, higher
 from fewshot_nsl.precision import Precision
-from fewshot_nsl.strategies import META_STRATEGIES, STRATEGIES
-from fewshot_nsl.training import Checkpoint, Run, evaluate_rows, gather_rows, load_checkpoint, restore_backbone, restore_strategy
+from fewshot_nsl.strategies import META_STRATEGIES, STRATEGIES, InnerLoopConfig, LearnsBase, ProtoNetConfig, SimpleShot
+from fewshot_nsl.training import (
+    Checkpoint,
+    Run,
+    evaluate_rows,
+    gather_rows,
+    load_checkpoint,
+    meta_train,
+    restore_backbone,
+    restore_strategy,
+)
 from fewshot_nsl.workspace import Workspace, file_checksum
 
 CPU = torch.device("cpu")
@@ -23,11 +35,8 @@ Rows = list[tuple[str, Checkpoint]]
 
 
 @pytest.fixture(scope="session")
-def rows(trained: Workspace, plain_run: Run, dynamic_run: Run, meta_run: Run, maml_run: Run) -> Rows:
-    assert plain_run.finished
-    assert dynamic_run.finished
-    assert meta_run.finished
-    assert maml_run.finished
+def rows(trained: Workspace, network_runs: dict[str, Run]) -> Rows:
+    assert all(run.finished for run in network_runs.values())
     return gather_rows(trained, "tiny", "cnn4", 0, strategies=[], given=[])
 
 
@@ -54,7 +63,10 @@ def test_every_strategy_has_a_row_with_its_accuracy_and_interval(evaluation: Eva
 
 def test_accuracies_are_those_of_the_evaluator(evaluation: Evaluation, rows: Rows, tiny_store: ImageStore, sampler: EpisodeSampler) -> None:
     for (name, checkpoint), row in zip(rows, evaluation.rows, strict=True):
-        assert row.accuracies == evaluate(restore_strategy(name, checkpoint, CPU), tiny_store, sampler, 12, CPU).tolist()
+        strategy = restore_strategy(name, checkpoint, CPU)
+        if isinstance(strategy, LearnsBase):
+            strategy.learn_base([torch.from_numpy(tiny_store.images[np.array(tiny_store.splits["train"])]).movedim(-1, 1)])
+        assert row.accuracies == evaluate(strategy, tiny_store, sampler, 12, CPU).tolist()
 
 
 def test_it_says_what_was_measured(evaluation: Evaluation, tiny_store: ImageStore) -> None:
@@ -70,7 +82,8 @@ def test_it_says_from_what(evaluation: Evaluation, trained: Workspace, rows: Row
         assert row.checkpoint.startswith("runs/tiny/cnn4/")
         assert trained.root / row.checkpoint == checkpoint.path
         assert row.checkpoint_sha256 == file_checksum(checkpoint.path)
-        augmentations = [] if row.strategy == "maml" else ["crop", "flip"]
+        from_scratch = row.strategy in META_STRATEGIES and META_STRATEGIES[row.strategy].from_scratch
+        augmentations = [] if from_scratch else ["crop", "flip"]
         assert (row.trained_on, row.backbone, row.width, row.augmentations) == ("tiny", "cnn4", 4, augmentations)
     plain, dynamic = evaluation.rows[0], evaluation.rows[list(STRATEGIES).index("dynamic")]
     assert plain.parameters == sum(p.numel() for p in restore_backbone(load_checkpoint(trained.root / plain.checkpoint)).parameters())
@@ -137,7 +150,7 @@ def test_more_episodes_than_are_frozen_are_refused_before_the_first_row(
     assert told == []
 
 
-@pytest.mark.parametrize("name", META_STRATEGIES)
+@pytest.mark.parametrize("name", [name for name, entry in META_STRATEGIES.items() if issubclass(entry.config, InnerLoopConfig)])
 def test_another_number_of_ways_than_was_learned_is_refused(trained: Workspace, rows: Rows, tiny_store: ImageStore, name: str) -> None:
     sampler = EpisodeSampler(tiny_store.split_labels("test"), **(SIZES | {"n_way": 2}))
     with pytest.raises(EpisodeError, match=f"{name} learned a 3-way classifier, the episodes have 2 ways"):
@@ -160,7 +173,7 @@ def test_no_engine_is_made_where_nothing_takes_steps(
     def refuse() -> Engine:
         raise AssertionError
 
-    still = [row for row in rows if row[0] in ("nearest-mean", "retrained", "dynamic")]
+    still = [row for row in rows if row[0] in ("nearest-mean", "retrained", "simple-shot", "cosine", "ridge", "dynamic")]
     assert evaluate_rows(trained, still, tiny_store, CPU, sampler, engine=refuse, **WRITTEN).engine is None
     with pytest.raises(AssertionError):
         evaluate_rows(trained, rows, tiny_store, CPU, sampler, engine=refuse, **WRITTEN)
@@ -181,3 +194,62 @@ def test_an_engine_that_computes_in_float32_is_refused_for_bfloat16(
     message = "^engine plain computes in float32, not in bfloat16: use --engine auto or higher, or --precision float32$"
     with pytest.raises(ConfigurationError, match=message):
         evaluate_rows(trained, rows, tiny_store, CPU, sampler, engine=fast, precision=Precision("bfloat16", CPU), **WRITTEN)
+
+
+@pytest.mark.parametrize("name", ["float32", "bfloat16"])
+def test_what_wants_base_images_is_given_each_of_them_once_and_before_any_episode(
+    trained: Workspace, rows: Rows, tiny_store: ImageStore, sampler: EpisodeSampler, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    learn, encode, events = SimpleShot.learn_base, SimpleShot.encode, []
+
+    def watch_encoding(self: SimpleShot, images: Tensor) -> Tensor:
+        assert torch.is_autocast_enabled("cpu") is (name == "bfloat16")
+        return encode(self, images)
+
+    def watch(self: SimpleShot, images: Iterable[Tensor]) -> None:
+        batches = list(images)
+        events.append("base images")
+        assert np.array_equal(torch.cat(batches).movedim(1, -1).numpy(), tiny_store.images[np.array(tiny_store.splits["train"])])
+        assert torch.is_autocast_enabled("cpu") is (name == "bfloat16")
+        learn(self, batches)
+
+    monkeypatch.setattr(SimpleShot, "learn_base", watch)
+    monkeypatch.setattr(SimpleShot, "encode", watch_encoding)
+    chosen = [row for row in rows if row[0] in ("nearest-mean", "simple-shot")]
+    evaluate_rows(
+        trained,
+        chosen,
+        tiny_store,
+        CPU,
+        sampler,
+        **WRITTEN,
+        precision=Precision(name, CPU),
+        progress=lambda title, done, _: events.append(title) if done == 12 else None,
+    )
+    assert events == ["plain, nearest class mean", "base images", "plain, SimpleShot"]
+
+
+@pytest.mark.parametrize("splits", [{}, {"train": range(0)}], ids=str)
+def test_a_store_without_base_images_is_refused_before_the_first_row_where_they_are_wanted(
+    trained: Workspace, rows: Rows, tiny_store: ImageStore, sampler: EpisodeSampler, splits: dict[str, range]
+) -> None:
+    told: list[Any] = []
+    bare = replace(tiny_store, splits={"val": tiny_store.splits["val"], "test": tiny_store.splits["test"]} | splits)
+    chosen = [row for row in rows if row[0] in ("nearest-mean", "simple-shot")]
+    message = r"^tiny has no images of split 'train', which simple-shot wants to see first; leave it out \(--strategy\)$"
+    with pytest.raises(DataError, match=message):
+        evaluate_rows(trained, chosen, bare, CPU, sampler, **WRITTEN, progress=lambda *call: told.append(call))
+    assert told == []
+    assert len(evaluate_rows(trained, chosen[:1], bare, CPU, sampler, **WRITTEN).rows) == 1
+
+
+@pytest.mark.parametrize("name", ["float32", "bfloat16"])
+def test_a_learned_metric_with_similarity_inside_says_so_in_every_precision(
+    workspace: Workspace, tiny_store: ImageStore, sampler: EpisodeSampler, name: str
+) -> None:
+    config = ProtoNetConfig(
+        n_way=3, n_shot=2, n_query=3, validation_n_way=3, iterations=1, validation_episodes=2, backbone="cnn4", width=4, similarity="static"
+    )
+    checkpoint = load_checkpoint(meta_train(workspace, tiny_store, None, config, CPU).best)
+    evaluation = evaluate_rows(workspace, [("protonet", checkpoint)], tiny_store, CPU, sampler, **WRITTEN, precision=Precision(name, CPU))
+    assert evaluation.rows[0].title == "ProtoNet, static NSN"
