@@ -14,7 +14,7 @@ AnyConfig = TypeVar("AnyConfig", bound="Config")
 def first_wrong_field(error: ValidationError) -> str:
     """`'the.field': what is wrong with it`, of the first field that pydantic refuses."""
     first = error.errors()[0]
-    return f"'{'.'.join(map(str, first['loc']))}': {first['msg']}"
+    return f"'{'.'.join(map(str, first['loc']))}': {first['msg'].removeprefix('Value error, ')}"
 
 
 @dataclass(frozen=True)

@@ -47,9 +47,10 @@ class Workspace:
         return next((path for path in candidates if path.is_file()), None)
 
     def list(self, folder: str, suffix: str) -> list[str]:
-        """Sorted stems of the files in `folder` that end with `suffix`, the workspace's own and the package's."""
+        """Sorted names, without `suffix`, of the files under `folder` that end with it, the workspace's own and the package's."""
         roots = (self.root / folder, _SHIPPED / folder)
-        return sorted({path.stem for root in roots if root.is_dir() for path in root.glob(f"*{suffix}")})
+        paths = [path.relative_to(root) for root in roots if root.is_dir() for path in root.rglob(f"*{suffix}")]
+        return sorted({path.as_posix().removesuffix(suffix) for path in paths})
 
 
 def open_workspace(root: Path | str = ".") -> Workspace:

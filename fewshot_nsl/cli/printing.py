@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:  # slow to import, and a command's help needs none of them
-    from fewshot_nsl.evaluate import Evaluation
-    from fewshot_nsl.training import Run
+    from pathlib import Path
+
+    from fewshot_nsl.evaluate import Evaluation, ResultRow
+    from fewshot_nsl.training import Recipe, Run
     from fewshot_nsl.workspace import Workspace
 
 
@@ -35,6 +37,25 @@ def report_run(run: "Run", place: "Workspace") -> None:
         f"{record['dataset']} {record['network']}: validation accuracy {percent(record['best'])} after {record['step']} steps, "
         f"{record['seconds']:.0f} s. Checkpoint: {place.relative(run.best)}"
     )
+
+
+def report_result(called: str, path: "Path", row: "ResultRow", place: "Workspace") -> None:
+    """Its accuracy, and the file that holds it."""
+    typer.echo(f"{called}: {100 * row.accuracy:.2f} ± {100 * row.ci95:.2f} %. Written in {place.relative(path)}")
+
+
+def print_recipes(recipes: "Sequence[Recipe]") -> None:
+    """A line each: name, title, what others published."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("recipe", "what it is", "published"):
+        table.add_column(column, overflow="fold")
+    for recipe in recipes:
+        figures = [f"{it.accuracy} ± {it.interval}" if it.interval else str(it.accuracy) for it in recipe.published]
+        table.add_row(recipe.name, recipe.title, ", ".join(figures))
+    Console().print(table)
 
 
 def print_table(evaluation: "Evaluation") -> None:

@@ -37,18 +37,29 @@ def download_progress() -> Iterator[Callable[[str, int, int | None], None]]:
 @contextmanager
 def training_progress(title: str) -> Iterator[Callable[[int, int, Mapping[str, float]], None]]:
     """Called with steps done, steps in all and what was measured; shows the newest loss and validation accuracy."""
-    newest: dict[str, float] = {}
+    with trainings_progress(title) as begin:
+        yield begin("")
+
+
+@contextmanager
+def trainings_progress(title: str) -> Iterator[Callable[[str], Callable[[int, int, Mapping[str, float]], None]]]:
+    """The same for several trainings, each with a bar: called with its name, it gives what is called after every step."""
     with _bar() as bar:
-        task = _add(bar, title)
 
-        def update(done: int, total: int, metrics: Mapping[str, float]) -> None:
-            newest.update(metrics)
-            state = f"loss {newest['loss']:.3f}"
-            if "validation" in newest:
-                state += f"  validation {100 * newest['validation']:.1f} %"
-            _update(bar, task, done, total, "steps", state)
+        def begin(name: str) -> Callable[[int, int, Mapping[str, float]], None]:
+            newest: dict[str, float] = {}
+            task = _add(bar, f"{title} {name}".rstrip())
 
-        yield update
+            def update(done: int, total: int, metrics: Mapping[str, float]) -> None:
+                newest.update(metrics)
+                state = f"loss {newest['loss']:.3f}"
+                if "validation" in newest:
+                    state += f"  validation {100 * newest['validation']:.1f} %"
+                _update(bar, task, done, total, "steps", state)
+
+            return update
+
+        yield begin
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from fewshot_nsl.evaluate.evaluator import evaluate, read_images
 from fewshot_nsl.evaluate.pictures import picture_dynamic_similarity, picture_kernel_shapes, picture_similarity
-from fewshot_nsl.evaluate.results import Evaluation, ResultRow, result_name, write_evaluation
+from fewshot_nsl.evaluate.results import Evaluation, ResultRow, read_evaluations, result_name, write_evaluation
 from fewshot_nsl.evaluate.statistics import Interval, normal_interval
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "picture_dynamic_similarity",
     "picture_kernel_shapes",
     "picture_similarity",
+    "read_evaluations",
     "read_images",
     "result_name",
     "write_evaluation",

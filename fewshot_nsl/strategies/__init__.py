@@ -26,7 +26,14 @@ from fewshot_nsl.strategies.precise import FeatureStrategy, PreciseEncoder
 from fewshot_nsl.strategies.predict import predict
 from fewshot_nsl.strategies.protonet import ProtoNet
 from fewshot_nsl.strategies.r2d2 import R2D2
-from fewshot_nsl.strategies.registry import META_STRATEGIES, STRATEGIES, MetaStrategyEntry, StrategyEntry, get_meta_strategy
+from fewshot_nsl.strategies.registry import (
+    META_STRATEGIES,
+    STRATEGIES,
+    MetaStrategyEntry,
+    StrategyEntry,
+    check_strategy,
+    get_meta_strategy,
+)
 from fewshot_nsl.strategies.retrained import RetrainedClassifier
 from fewshot_nsl.strategies.ridge import RidgeClassifier
 from fewshot_nsl.strategies.simple_shot import SimpleShot
@@ -73,6 +80,7 @@ __all__ = [
     "StaticFinetuned",
     "Strategy",
     "StrategyEntry",
+    "check_strategy",
     "get_meta_strategy",
     "predict",
 ]

@@ -23,6 +23,7 @@ class MetaTrainConfig(PrecisionChoice):
     validate_every: int = Field(gt=0, description="outer steps")
     validation_episodes: int = Field(default=100, gt=0)
     validation_n_way: Annotated[int | None, LeftOut()] = Field(default=None, gt=1, description="by default n_way")
+    augment: Annotated[bool, LeftOut()] = Field(default=False, description="crop and flip base images, as far as the dataset's card allows")
     seed: int = Field(default=0, ge=0, lt=2**63)
 
     @model_validator(mode="before")

@@ -1,9 +1,14 @@
 """The list of strategies, and what each is made of."""
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
+
+from pydantic import create_model
 
 from fewshot_nsl.backbones import SimilarityChoice
+from fewshot_nsl.config import Config
 from fewshot_nsl.errors import ConfigurationError
 from fewshot_nsl.strategies.cosine import CosineClassifier
 from fewshot_nsl.strategies.episode_learner import EpisodeLearner
@@ -42,6 +47,17 @@ class StrategyEntry:
     """Which checkpoint it is evaluated from: the network "plain" or "dynamic" as pretrained, or the strategy's own."""
     build: Callable[..., Strategy]
     """Called with a backbone, and the strategy's settings by keyword."""
+
+    @property
+    def settings(self) -> type[Config]:
+        """Those settings with their defaults, as far as they decide the answer: an engine does not."""
+        keywords = [
+            parameter
+            for parameter in inspect.signature(self.build).parameters.values()
+            if parameter.kind is parameter.KEYWORD_ONLY and parameter.name != "engine"
+        ]
+        fields: dict[str, Any] = {parameter.name: (parameter.annotation, parameter.default) for parameter in keywords}
+        return create_model("Settings", __base__=Config, **fields)
 
 
 @dataclass(frozen=True)
@@ -87,6 +103,17 @@ STRATEGIES: dict[str, StrategyEntry] = {
     "meta-classifier": StrategyEntry("plain, meta-learned classifier", "meta-classifier", MetaClassifier),
     "dynamic": StrategyEntry("dynamic NSN, retrained classifier", "dynamic", RetrainedClassifier),
 }
+
+
+def check_strategy(name: str) -> str:
+    """`name`, if it is a strategy's.
+
+    Raises:
+        ConfigurationError: it is not.
+    """
+    if name not in STRATEGIES:
+        raise ConfigurationError(f"strategy '{name}' is unknown: expected one of {', '.join(STRATEGIES)}")
+    return name
 
 
 def get_meta_strategy(name: str) -> MetaStrategyEntry:

@@ -1,23 +1,26 @@
 """Training on episodes: Adam on the mean of a strategy's loss over a meta-batch of tasks."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from fewshot_nsl.data import ImageStore
-from fewshot_nsl.episodes import EpisodeDataset, EpisodeLoader, EpisodeSampler
+from fewshot_nsl.episodes import EpisodeBatch, EpisodeDataset, EpisodeLoader, EpisodeSampler, augment
 from fewshot_nsl.evaluate import evaluate
 from fewshot_nsl.strategies import EpisodeLearner
 from fewshot_nsl.training.loop import restore_optimizer
+from fewshot_nsl.training.streams import stream
 
 
 class Episodic:
     """Step i trains on episodes `i * meta_batch ...` of the `train` split; a `Trainee`.
 
     Only parameters that ask for a gradient are given to Adam, with a learning rate that falls from `lr` to 0 along a cosine. Validation is
-    the shared evaluator on `val` episodes, the same every time. `tasks_at_once` bounds memory: the gradients of so many tasks are taken
+    the shared evaluator on `val` episodes, the same every time. `augmentations` are of the training
+    images, supports and queries alike. `tasks_at_once` bounds memory: the gradients of so many tasks are taken
     together, and then added up; by default those of the whole meta-batch.
 
     Raises:
@@ -38,11 +41,13 @@ class Episodic:
         lr: float,
         validation_episodes: int,
         validation_n_way: int | None = None,
+        augmentations: Collection[str] = (),
         seed: int,
         tasks_at_once: int | None = None,
     ) -> None:
         self.strategy, self.store, self.device = strategy, store, device
         self.iterations, self.lr = iterations, lr
+        self.augmentations, self.seed = augmentations, seed
         self.validation_episodes = validation_episodes
         self.tasks_at_once = min(tasks_at_once or meta_batch, meta_batch)
         train = EpisodeSampler(store.split_labels("train"), n_way, n_shot, n_query, seed, names=store.classes)
@@ -56,7 +61,7 @@ class Episodic:
         lr = self.lr * (1 + math.cos(math.pi * index / self.iterations)) / 2
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        batch = self._batches[index]
+        batch = self.batch(index)
         tasks = len(batch.support)
         self.optimizer.zero_grad()
         total = 0.0
@@ -66,6 +71,16 @@ class Episodic:
             total += loss.item()
         self.optimizer.step()
         return {"loss": total, "lr": lr}
+
+    def batch(self, index: int) -> EpisodeBatch:
+        """What step `index` trains on: a function of seed and `index`, the changes of images too."""
+        batch = self._batches[index]
+        if not self.augmentations:
+            return batch
+        images = torch.cat([batch.support, batch.query], dim=1)
+        changed = augment(images.flatten(0, 1), self.augmentations, stream(self.seed, "augment", index)).unflatten(0, images.shape[:2])
+        support, query = changed.split([batch.support.shape[1], batch.query.shape[1]], dim=1)
+        return replace(batch, support=support, query=query)
 
     def validate(self) -> float:
         """Mean accuracy on the validation episodes, after adapting as at test."""

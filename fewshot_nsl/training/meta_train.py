@@ -27,6 +27,44 @@ class _FromPretrained(Config):
     pretrained_sha256: str
 
 
+def plan_meta_training(
+    workspace: Workspace, store: ImageStore, pretrained: Checkpoint | None, config: MetaTrainConfig
+) -> tuple[Run, CheckpointCard, Config]:
+    """Where this training is, was or would be, the card of its checkpoints, and what names it; nothing is written.
+
+    Raises:
+        CheckpointError: as `meta_train`.
+    """
+    name = config.strategy
+    identity: Config
+    if isinstance(config, SimilarityChoice):
+        if pretrained is not None:
+            raise CheckpointError(f"{name} starts from scratch: expected no checkpoint, got {pretrained.path}; leave --checkpoint out")
+        description, augmentations, identity = describe_backbone(config, store, config.similarity, config.structure), [], config
+    else:
+        if pretrained is None:
+            raise CheckpointError(
+                f"{name} starts from a pretrained plain backbone, got none; train it first: fewshot-nsl pretrain --dataset {store.name} "
+                f"--network plain"
+            )
+        if pretrained.card.network != "plain":
+            raise CheckpointError(f"checkpoint {pretrained.path} is of network '{pretrained.card.network}': {name} starts from 'plain'")
+        check_store(pretrained, store)
+        description, augmentations = pretrained.card.description, pretrained.card.augmentations
+        identity = _FromPretrained.model_validate({**config.model_dump(), "pretrained_sha256": file_checksum(pretrained.path)})
+    card = CheckpointCard(
+        network=name,
+        description=description,
+        settings=config.arguments(),
+        dataset=store.name,
+        fingerprint=store.fingerprint,
+        augmentations=sorted({*augmentations, *(store.augmentations if config.augment else [])}),
+        seed=config.seed,
+        step=0,
+    )
+    return open_run(workspace, card, identity), card, identity
+
+
 def meta_train(
     workspace: Workspace,
     store: ImageStore,
@@ -61,8 +99,7 @@ def meta_train(
         TrainingError: the loss is not finite, or a signal asked to stop; the same call resumes.
     """
     precision = resolve_precision(config.precision, device)
-    card, identity = _begin(store, pretrained, config)
-    run = open_run(workspace, card, identity)
+    run, card, identity = plan_meta_training(workspace, store, pretrained, config)
     if not resume:
         run.clear()
     if run.finished:
@@ -89,6 +126,7 @@ def meta_train(
         lr=config.lr,
         validation_episodes=config.validation_episodes,
         validation_n_way=config.validation_n_way,
+        augmentations=store.augmentations if config.augment else (),
         seed=config.seed,
         tasks_at_once=tasks_at_once,
     )
@@ -96,35 +134,3 @@ def meta_train(
     with precision.products():
         train(run, trainee, card, steps=config.iterations, validate_every=config.validate_every, record=record, progress=progress)
     return run
-
-
-def _begin(store: ImageStore, pretrained: Checkpoint | None, config: MetaTrainConfig) -> tuple[CheckpointCard, Config]:
-    """The card of the run's checkpoints, at step 0, and what names the run."""
-    name = config.strategy
-    identity: Config
-    if isinstance(config, SimilarityChoice):
-        if pretrained is not None:
-            raise CheckpointError(f"{name} starts from scratch: expected no checkpoint, got {pretrained.path}; leave --checkpoint out")
-        description, augmentations, identity = describe_backbone(config, store, config.similarity, config.structure), [], config
-    else:
-        if pretrained is None:
-            raise CheckpointError(
-                f"{name} starts from a pretrained plain backbone, got none; train it first: fewshot-nsl pretrain --dataset {store.name} "
-                f"--network plain"
-            )
-        if pretrained.card.network != "plain":
-            raise CheckpointError(f"checkpoint {pretrained.path} is of network '{pretrained.card.network}': {name} starts from 'plain'")
-        check_store(pretrained, store)
-        description, augmentations = pretrained.card.description, pretrained.card.augmentations
-        identity = _FromPretrained.model_validate({**config.model_dump(), "pretrained_sha256": file_checksum(pretrained.path)})
-    card = CheckpointCard(
-        network=name,
-        description=description,
-        settings=config.arguments(),
-        dataset=store.name,
-        fingerprint=store.fingerprint,
-        augmentations=augmentations,
-        seed=config.seed,
-        step=0,
-    )
-    return card, identity

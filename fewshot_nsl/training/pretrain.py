@@ -30,6 +30,24 @@ class PretrainConfig(BackboneChoice, PrecisionChoice):
     seed: int = Field(default=0, ge=0, lt=2**63)
 
 
+def plan_pretraining(workspace: Workspace, store: ImageStore, config: PretrainConfig) -> tuple[Run, CheckpointCard]:
+    """Where this training is, was or would be, and the card of its checkpoints; nothing is written.
+
+    Raises:
+        ConfigurationError: no such backbone.
+    """
+    card = CheckpointCard(
+        network=config.network,
+        description=describe_backbone(config, store, config.network),
+        dataset=store.name,
+        fingerprint=store.fingerprint,
+        augmentations=list(store.augmentations) if config.augment else [],
+        seed=config.seed,
+        step=0,
+    )
+    return open_run(workspace, card, config), card
+
+
 def pretrain(
     workspace: Workspace,
     store: ImageStore,
@@ -59,24 +77,14 @@ def pretrain(
     """
     precision = resolve_precision(config.precision, device)
     kernels = None if precision.half else kernels
-    description = describe_backbone(config, store, config.network)
-    card = CheckpointCard(
-        network=config.network,
-        description=description,
-        dataset=store.name,
-        fingerprint=store.fingerprint,
-        augmentations=list(store.augmentations) if config.augment else [],
-        seed=config.seed,
-        step=0,
-    )
-    run = open_run(workspace, card, config)
+    run, card = plan_pretraining(workspace, store, config)
     if not resume:
         run.clear()
     if run.finished:
         return run
     trainee = Supervised(
         store,
-        description,
+        card.description,
         device,
         epochs=config.epochs,
         batch_size=config.batch_size,

@@ -1,12 +1,16 @@
 """From a checkpoint back to a backbone or a strategy, and from a workspace to the checkpoints it has."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 
 from fewshot_nsl.backbones import Backbone, build_model
 from fewshot_nsl.data import ImageStore
-from fewshot_nsl.errors import CheckpointError, ConfigurationError
-from fewshot_nsl.strategies import META_STRATEGIES, STRATEGIES, Strategy
+from fewshot_nsl.errors import CheckpointError
+from fewshot_nsl.strategies import META_STRATEGIES, STRATEGIES, Strategy, check_strategy
 from fewshot_nsl.training.checkpoint import Checkpoint, load_checkpoint, load_state
+from fewshot_nsl.training.row import Row
 from fewshot_nsl.training.run import find_run
 from fewshot_nsl.workspace import Workspace
 
@@ -22,11 +26,13 @@ def restore_backbone(checkpoint: Checkpoint) -> Backbone:
     return backbone
 
 
-def restore_strategy(name: str, checkpoint: Checkpoint, device: torch.device) -> Strategy:
+def restore_strategy(name: str, checkpoint: Checkpoint, device: torch.device, settings: Mapping[str, Any] | None = None) -> Strategy:
     """The strategy `name` as `checkpoint` left it, ready to be evaluated on `device`.
 
+    `settings` are those of a strategy that is not trained on episodes, by default its own; another's are in its checkpoint.
+
     Raises:
-        ConfigurationError: no such strategy.
+        ConfigurationError: no such strategy, or a setting that it does not have.
         CheckpointError: the checkpoint is of another network than the strategy takes.
     """
     entry = STRATEGIES[check_strategy(name)]
@@ -37,18 +43,7 @@ def restore_strategy(name: str, checkpoint: Checkpoint, device: torch.device) ->
         strategy = META_STRATEGIES[name].build(build_model(card.description), **card.settings)
         load_state(strategy, checkpoint.tensors, checkpoint.path)
         return strategy.to(device)
-    return entry.build(restore_backbone(checkpoint).to(device))
-
-
-def check_strategy(name: str) -> str:
-    """`name`, if it is a strategy's.
-
-    Raises:
-        ConfigurationError: it is not.
-    """
-    if name not in STRATEGIES:
-        raise ConfigurationError(f"strategy '{name}' is unknown: expected one of {', '.join(STRATEGIES)}")
-    return name
+    return entry.build(restore_backbone(checkpoint).to(device), **entry.settings.checked(settings or {}).model_dump())
 
 
 def check_store(checkpoint: Checkpoint, store: ImageStore, *, force: bool = False) -> None:
@@ -98,7 +93,7 @@ def find_pretrained(workspace: Workspace, dataset: str, backbone: str, seed: int
 
 def gather_rows(
     workspace: Workspace, dataset: str, backbone: str, seed: int, *, strategies: list[str], given: list[Checkpoint]
-) -> list[tuple[str, Checkpoint]]:
+) -> list[Row]:
     """Which strategies can be evaluated, each with its checkpoint, in the order of `STRATEGIES`.
 
     Args:
@@ -114,7 +109,7 @@ def gather_rows(
         CheckpointError: nothing to evaluate, a strategy asked for by name has no checkpoint, or several runs fit.
     """
     wanted = [check_strategy(name) for name in strategies] or list(STRATEGIES)
-    rows: list[tuple[str, Checkpoint]] = []
+    rows: list[Row] = []
     for name in (name for name in STRATEGIES if name in wanted):
         network = STRATEGIES[name].network
         run = None if given else find_checkpoint(workspace, dataset, backbone, network, seed)
@@ -125,7 +120,7 @@ def gather_rows(
                 f"strategy {name} has no checkpoint of network '{network}' for {dataset}, {backbone}, seed {seed}; "
                 f"train one: fewshot-nsl {command} --dataset {dataset}"
             )
-        rows += [(name, checkpoint) for checkpoint in found]
+        rows += [Row(name, checkpoint) for checkpoint in found]
     if not rows:
         raise CheckpointError(
             f"no strategy has a checkpoint for {dataset}, {backbone}, seed {seed} in {workspace.runs}; "

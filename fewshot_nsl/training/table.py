@@ -17,7 +17,6 @@ from fewshot_nsl.evaluate import Evaluation, ResultRow, evaluate, normal_interva
 from fewshot_nsl.inner_loop import Engine, higher
 from fewshot_nsl.precision import Precision
 from fewshot_nsl.strategies import (
-    STRATEGIES,
     Adapting,
     EpisodeLearner,
     FeatureLearner,
@@ -26,9 +25,10 @@ from fewshot_nsl.strategies import (
     LearnsBase,
     PreciseEncoder,
 )
-from fewshot_nsl.training.checkpoint import Checkpoint, current_versions
+from fewshot_nsl.training.checkpoint import current_versions
 from fewshot_nsl.training.restore import check_store, restore_strategy
-from fewshot_nsl.workspace import Workspace, file_checksum
+from fewshot_nsl.training.row import Row
+from fewshot_nsl.workspace import Workspace
 
 BASE = "train"
 """The split of the base classes."""
@@ -36,7 +36,7 @@ BASE = "train"
 
 def evaluate_rows(
     workspace: Workspace,
-    rows: list[tuple[str, Checkpoint]],
+    rows: list[Row],
     store: ImageStore,
     device: torch.device,
     sampler: EpisodeSampler | FrozenEpisodes,
@@ -49,7 +49,7 @@ def evaluate_rows(
     force: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Evaluation:
-    """Evaluate (strategy, checkpoint) pairs on episodes 0 ... `episodes` - 1 of `sampler`.
+    """Evaluate rows on episodes 0 ... `episodes` - 1 of `sampler`.
 
     Args:
         workspace: paths of checkpoints in it are written relative to it.
@@ -72,10 +72,10 @@ def evaluate_rows(
         DataError: a strategy needs base images, and the store has none.
     """
     # All are checked before the first is computed.
-    for _, checkpoint in rows:
-        check_store(checkpoint, store, force=force)
+    for row in rows:
+        check_store(row.checkpoint, store, force=force)
     precision = precision or Precision("float32", device)
-    strategies = [restore_strategy(name, checkpoint, device) for name, checkpoint in rows]
+    strategies = [restore_strategy(row.strategy, row.checkpoint, device, row.settings) for row in rows]
     adapting = [strategy for strategy in strategies if isinstance(strategy, Adapting)]
     if precision.half:
         engine = engine or higher
@@ -85,37 +85,40 @@ def evaluate_rows(
             each.engine = chosen
     # Those that adapt to images meet the last episode before any row is computed: what cannot work, or is not there, fails at once.
     last = EpisodeLoader(EpisodeDataset(store, sampler, episodes=1, start=episodes - 1), device)[0]
-    for (name, _), strategy in zip(rows, strategies, strict=True):
+    for row, strategy in zip(rows, strategies, strict=True):
         if not isinstance(strategy, FeatureLearner):
             strategy.fit(last.support, last.support_labels)
         if isinstance(strategy, LearnsBase) and not store.splits.get(BASE):
-            raise DataError(f"{store.name} has no images of split '{BASE}', which {name} wants to see first; leave it out (--strategy)")
+            raise DataError(
+                f"{store.name} has no images of split '{BASE}', which {row.strategy} wants to see first; leave it out (--strategy)"
+            )
     results = []
-    for (name, checkpoint), strategy in zip(rows, strategies, strict=True):
-        description = checkpoint.card.description
-        title = STRATEGIES[name].title
-        if isinstance(strategy, EpisodeLearner) and description.similarity != "plain":
-            title = f"{title}, {description.similarity} NSN"
+    for row, strategy in zip(rows, strategies, strict=True):
+        card = row.checkpoint.card
         began = time.perf_counter()
         with precision.products():
             if isinstance(strategy, LearnsBase):
                 with precision.network():
                     strategy.learn_base(read_images(store, np.array(store.splits[BASE]), device))
             learner = PreciseEncoder(strategy, precision) if precision.half and isinstance(strategy, FeatureStrategy) else strategy
-            accuracies = evaluate(learner, store, sampler, episodes, device, progress=partial(progress, title) if progress else None)
+            accuracies = evaluate(learner, store, sampler, episodes, device, progress=partial(progress, row.title) if progress else None)
         interval = normal_interval(accuracies.tolist())
         results.append(
             ResultRow(
-                strategy=name,
-                title=title,
-                backbone=description.backbone,
-                width=description.width,
-                parameters=_count_parameters(strategy, description),
-                checkpoint=workspace.relative(checkpoint.path).as_posix(),
-                checkpoint_sha256=file_checksum(checkpoint.path),
+                strategy=row.strategy,
+                title=row.title,
+                recipe=row.recipe.name if row.recipe else None,
+                recipe_digest=row.recipe.digest if row.recipe else None,
+                backbone=card.description.backbone,
+                width=card.description.width,
+                parameters=_count_parameters(strategy, card.description),
+                checkpoint=workspace.relative(row.checkpoint.path).as_posix(),
+                checkpoint_sha256=row.checkpoint_sha256,
                 transductive=strategy.transductive,
-                trained_on=checkpoint.card.dataset,
-                augmentations=checkpoint.card.augmentations,
+                trained_on=card.dataset,
+                training_seed=card.seed,
+                training_seconds=row.training_seconds,
+                augmentations=card.augmentations,
                 accuracy=interval.mean,
                 ci95=interval.half_width,
                 accuracies=accuracies.tolist(),

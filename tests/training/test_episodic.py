@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from fewshot_nsl.training.loop import optimizer_tensors
 CPU = torch.device("cpu")
 
 
-SIZES = {"n_way": 3, "n_shot": 1, "n_query": 2, "iterations": 8, "validation_episodes": 7}
+SIZES: dict[str, Any] = {"n_way": 3, "n_shot": 1, "n_query": 2, "iterations": 8, "validation_episodes": 7}
 
 
 def _strategy(store: ImageStore) -> MetaStatic:

@@ -11,6 +11,7 @@ from fewshot_nsl.training import (
     Checkpoint,
     CheckpointCard,
     PretrainConfig,
+    Row,
     Run,
     check_store,
     find_checkpoint,
@@ -143,15 +144,15 @@ def test_several_runs_are_ambiguous(workspace: Workspace, tiny_store: ImageStore
         gather_rows(workspace, "tiny", "cnn4", 0, strategies=[], given=[])
 
 
-def _names(rows: list[tuple[str, Checkpoint]]) -> list[str]:
-    return [name for name, _ in rows]
+def _names(rows: list[Row]) -> list[str]:
+    return [row.strategy for row in rows]
 
 
 @pytest.mark.usefixtures("network_runs")
 def test_every_strategy_with_a_checkpoint_has_a_row(trained: Workspace) -> None:
     rows = gather_rows(trained, "tiny", "cnn4", 0, strategies=[], given=[])
     assert _names(rows) == list(STRATEGIES)
-    assert all(checkpoint.card.network == STRATEGIES[name].network for name, checkpoint in rows)
+    assert all(row.checkpoint.card.network == STRATEGIES[row.strategy].network for row in rows)
 
 
 @pytest.mark.usefixtures("network_runs")
@@ -163,7 +164,7 @@ def test_given_checkpoints_take_the_place_of_the_runs(trained: Workspace, worksp
     for place in (trained, workspace):
         rows = gather_rows(place, "tiny", "cnn4", 0, strategies=[], given=[dynamic, dynamic])
         assert _names(rows) == ["dynamic", "dynamic"]
-        assert rows[0][1] is dynamic
+        assert rows[0].checkpoint is dynamic
 
 
 def test_a_chosen_strategy_without_checkpoint_names_the_command(workspace: Workspace, plain: Checkpoint) -> None:

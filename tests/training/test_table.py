@@ -16,7 +16,7 @@ from fewshot_nsl.inner_loop import Engine, fast, higher
 from fewshot_nsl.precision import Precision
 from fewshot_nsl.strategies import META_STRATEGIES, STRATEGIES, InnerLoopConfig, LearnsBase, ProtoNetConfig, SimpleShot
 from fewshot_nsl.training import (
-    Checkpoint,
+    Row,
     Run,
     evaluate_rows,
     gather_rows,
@@ -31,7 +31,7 @@ CPU = torch.device("cpu")
 SIZES: dict[str, Any] = {"n_way": 3, "n_shot": 2, "n_query": 4, "seed": 9}
 WRITTEN: dict[str, Any] = {"split": "test", "episodes": 12, "command": "a test"}
 
-Rows = list[tuple[str, Checkpoint]]
+Rows = list[Row]
 
 
 @pytest.fixture(scope="session")
@@ -62,8 +62,8 @@ def test_every_strategy_has_a_row_with_its_accuracy_and_interval(evaluation: Eva
 
 
 def test_accuracies_are_those_of_the_evaluator(evaluation: Evaluation, rows: Rows, tiny_store: ImageStore, sampler: EpisodeSampler) -> None:
-    for (name, checkpoint), row in zip(rows, evaluation.rows, strict=True):
-        strategy = restore_strategy(name, checkpoint, CPU)
+    for asked, row in zip(rows, evaluation.rows, strict=True):
+        strategy = restore_strategy(asked.strategy, asked.checkpoint, CPU)
         if isinstance(strategy, LearnsBase):
             strategy.learn_base([torch.from_numpy(tiny_store.images[np.array(tiny_store.splits["train"])]).movedim(-1, 1)])
         assert row.accuracies == evaluate(strategy, tiny_store, sampler, 12, CPU).tolist()
@@ -78,7 +78,7 @@ def test_it_says_what_was_measured(evaluation: Evaluation, tiny_store: ImageStor
 
 
 def test_it_says_from_what(evaluation: Evaluation, trained: Workspace, rows: Rows) -> None:
-    for (_, checkpoint), row in zip(rows, evaluation.rows, strict=True):
+    for checkpoint, row in zip([asked.checkpoint for asked in rows], evaluation.rows, strict=True):
         assert row.checkpoint.startswith("runs/tiny/cnn4/")
         assert trained.root / row.checkpoint == checkpoint.path
         assert row.checkpoint_sha256 == file_checksum(checkpoint.path)
@@ -111,7 +111,7 @@ def test_all_rows_are_checked_before_the_first_is_computed(
     trained: Workspace, rows: Rows, tiny_store: ImageStore, sampler: EpisodeSampler
 ) -> None:
     told: list[Any] = []
-    wrong = ("dynamic", rows[0][1])
+    wrong = Row("dynamic", rows[0].checkpoint)
     with pytest.raises(CheckpointError, match="is of network 'plain': strategy dynamic takes 'dynamic'"):
         evaluate_rows(trained, [rows[0], wrong], tiny_store, CPU, sampler, **WRITTEN, progress=lambda *call: told.append(call))
     assert told == []
@@ -120,7 +120,7 @@ def test_all_rows_are_checked_before_the_first_is_computed(
 def test_progress_is_told_by_row(trained: Workspace, rows: Rows, tiny_store: ImageStore, sampler: EpisodeSampler) -> None:
     told: list[tuple[str, int, int]] = []
     evaluate_rows(trained, rows[:3], tiny_store, CPU, sampler, **WRITTEN, progress=lambda *call: told.append(call))
-    assert [call for call in told if call[1] == 12] == [(STRATEGIES[name].title, 12, 12) for name, _ in rows[:3]]
+    assert [call for call in told if call[1] == 12] == [(STRATEGIES[row.strategy].title, 12, 12) for row in rows[:3]]
 
 
 def test_frozen_episodes_give_the_accuracies_of_the_sampler_and_are_named(
@@ -154,7 +154,7 @@ def test_more_episodes_than_are_frozen_are_refused_before_the_first_row(
 def test_another_number_of_ways_than_was_learned_is_refused(trained: Workspace, rows: Rows, tiny_store: ImageStore, name: str) -> None:
     sampler = EpisodeSampler(tiny_store.split_labels("test"), **(SIZES | {"n_way": 2}))
     with pytest.raises(EpisodeError, match=f"{name} learned a 3-way classifier, the episodes have 2 ways"):
-        evaluate_rows(trained, [row for row in rows if row[0] == name], tiny_store, CPU, sampler, **WRITTEN)
+        evaluate_rows(trained, [row for row in rows if row.strategy == name], tiny_store, CPU, sampler, **WRITTEN)
 
 
 def test_a_given_engine_takes_the_steps_and_is_written_down(
@@ -173,7 +173,7 @@ def test_no_engine_is_made_where_nothing_takes_steps(
     def refuse() -> Engine:
         raise AssertionError
 
-    still = [row for row in rows if row[0] in ("nearest-mean", "retrained", "simple-shot", "cosine", "ridge", "dynamic")]
+    still = [row for row in rows if row.strategy in ("nearest-mean", "retrained", "simple-shot", "cosine", "ridge", "dynamic")]
     assert evaluate_rows(trained, still, tiny_store, CPU, sampler, engine=refuse, **WRITTEN).engine is None
     with pytest.raises(AssertionError):
         evaluate_rows(trained, rows, tiny_store, CPU, sampler, engine=refuse, **WRITTEN)
@@ -215,7 +215,7 @@ def test_what_wants_base_images_is_given_each_of_them_once_and_before_any_episod
 
     monkeypatch.setattr(SimpleShot, "learn_base", watch)
     monkeypatch.setattr(SimpleShot, "encode", watch_encoding)
-    chosen = [row for row in rows if row[0] in ("nearest-mean", "simple-shot")]
+    chosen = [row for row in rows if row.strategy in ("nearest-mean", "simple-shot")]
     evaluate_rows(
         trained,
         chosen,
@@ -235,7 +235,7 @@ def test_a_store_without_base_images_is_refused_before_the_first_row_where_they_
 ) -> None:
     told: list[Any] = []
     bare = replace(tiny_store, splits={"val": tiny_store.splits["val"], "test": tiny_store.splits["test"]} | splits)
-    chosen = [row for row in rows if row[0] in ("nearest-mean", "simple-shot")]
+    chosen = [row for row in rows if row.strategy in ("nearest-mean", "simple-shot")]
     message = r"^tiny has no images of split 'train', which simple-shot wants to see first; leave it out \(--strategy\)$"
     with pytest.raises(DataError, match=message):
         evaluate_rows(trained, chosen, bare, CPU, sampler, **WRITTEN, progress=lambda *call: told.append(call))
@@ -251,5 +251,7 @@ def test_a_learned_metric_with_similarity_inside_says_so_in_every_precision(
         n_way=3, n_shot=2, n_query=3, validation_n_way=3, iterations=1, validation_episodes=2, backbone="cnn4", width=4, similarity="static"
     )
     checkpoint = load_checkpoint(meta_train(workspace, tiny_store, None, config, CPU).best)
-    evaluation = evaluate_rows(workspace, [("protonet", checkpoint)], tiny_store, CPU, sampler, **WRITTEN, precision=Precision(name, CPU))
+    evaluation = evaluate_rows(
+        workspace, [Row("protonet", checkpoint)], tiny_store, CPU, sampler, **WRITTEN, precision=Precision(name, CPU)
+    )
     assert evaluation.rows[0].title == "ProtoNet, static NSN"
