@@ -40,7 +40,9 @@ def meta_train(
     iterations: Annotated[
         int | None, typer.Option(min=1, help="Outer steps.", show_default="1000 from a pretrained backbone; 60000 of maml, else 20000")
     ] = None,
-    meta_batch: Annotated[int | None, typer.Option(min=1, help="Tasks of an outer step.", show_default="by strategy, 1 to 4")] = None,
+    meta_batch: Annotated[
+        int | None, typer.Option(min=1, help="Tasks of an outer step.", show_default="2 from a pretrained backbone; 1 of protonet, else 4")
+    ] = None,
     lr: Annotated[float | None, typer.Option(show_default="0.001", help="Of Adam, outside; falls to 0 along a cosine.")] = None,
     inner_lr: Annotated[
         float | None,

@@ -1,26 +1,28 @@
+import re
+
 import pytest
 from typer.main import get_command
 
 from fewshot_nsl.cli import app
-from fewshot_nsl.strategies import MAMLConfig, MetaClassifierConfig, MetaStaticConfig
+from fewshot_nsl.strategies import META_STRATEGIES, MetaTrainConfig
 
 
-@pytest.mark.parametrize("setting", ["iterations", "meta_batch", "validate_every"])
-def test_help_shows_the_default_of_each_strategy(setting: str) -> None:
+def _shown() -> dict[str, str]:
+    """What the help says of each option's default."""
     command = get_command(app).commands["meta-train"]  # type: ignore[attr-defined]
-    shown = {parameter.name: parameter.show_default for parameter in command.params}
-    of_static, of_maml = (getattr(config.checked({}), setting) for config in (MetaStaticConfig, MAMLConfig))
-    assert shown[setting] == f"{of_static}; {of_maml} of maml"
+    return {parameter.name: str(parameter.show_default) for parameter in command.params}
 
 
-def test_help_shows_the_default_of_each_inner_rate() -> None:
-    command = get_command(app).commands["meta-train"]  # type: ignore[attr-defined]
-    (parameter,) = (parameter for parameter in command.params if parameter.name == "inner_lr")
-    assert MAMLConfig.checked({}).inner_lr == MetaStaticConfig().inner_lr
-    assert parameter.show_default == f"{MetaStaticConfig().inner_lr}; {MetaClassifierConfig().inner_lr} of meta-classifier"
+@pytest.mark.parametrize("name", META_STRATEGIES)
+def test_help_shows_the_numbers_that_a_strategy_has_by_default(name: str) -> None:
+    config, shown = META_STRATEGIES[name].config.checked({}), _shown()
+    numbers = {setting: value for setting in type(config).model_fields if type(value := getattr(config, setting)) in (int, float)}
+    for setting, value in numbers.items():
+        if setting in shown and setting not in ("seed", "width"):
+            assert str(value) in re.findall(r"[\d.]+\d|\d", shown[setting]), setting
 
 
-def test_help_shows_the_default_of_the_classifiers_rate() -> None:
-    command = get_command(app).commands["meta-train"]  # type: ignore[attr-defined]
-    (parameter,) = (parameter for parameter in command.params if parameter.name == "inner_lr_classifier")
-    assert parameter.show_default == str(MetaStaticConfig().inner_lr_classifier)
+def test_every_setting_has_an_option() -> None:
+    settings = {setting for entry in META_STRATEGIES.values() for setting in entry.config.model_fields}
+    assert settings - set(_shown()) == {"validation_n_way"}
+    assert "strategy" in MetaTrainConfig.model_fields

@@ -321,9 +321,12 @@ def test_version(tmp_path: Path) -> None:
 def test_a_precision_is_chosen_and_written_down(trained: Path) -> None:
     run(trained, "evaluate", "--episodes", "5", "--strategy", "dynamic", "--precision", "bfloat16", "--output", "half.json")
     assert json.loads((trained / "half.json").read_text())["precision"] == "bfloat16"
-    for command in ("pretrain", "meta-train", "evaluate"):
+    assert (
+        refused(trained, "evaluate", "--precision", "half") == "error: precision 'half' is unknown: expected one of float32, tf32, bfloat16"
+    )
+    for command, config in (("pretrain", "PretrainConfig"), ("meta-train", "MetaStaticConfig")):
         message = refused(trained, command, "--precision", "half")
-        assert message == "error: precision 'half' is unknown: expected one of float32, tf32, bfloat16"
+        assert message == f"error: precision of {config}: Input should be 'float32', 'tf32' or 'bfloat16', got 'half'"
         message = refused(trained, command, "--device", "cpu", "--precision", "tf32")
         assert message == "error: precision tf32 is of GPUs, and this runs on a CPU: use --precision float32 or bfloat16"
     message = refused(trained, "pretrain", "--precision", "bfloat16", "--engine", "fast", *SMALL)
