@@ -9,10 +9,10 @@ from fewshot_nsl.cli import options, printing, progress
 
 
 def meta_train(
-    strategy: Annotated[str, typer.Option("--strategy", help="What is learned: meta-static, meta-classifier or maml.")] = "meta-static",
+    strategy: Annotated[str, typer.Option("--strategy", help="What is learned: meta-static, meta-dynamic, meta-classifier or maml.")] = "meta-static",
     dataset: options.Dataset = None,
     checkpoint: Annotated[
-        Path | None, typer.Option("--checkpoint", help="Pretrained plain backbone, where not from scratch; by default the finished run's.")
+        Path | None, typer.Option("--checkpoint", help="Pretrained backbone, where not from scratch; by default the finished run's.")
     ] = None,
     backbone: options.Backbone = "cnn4",
     width: Annotated[
@@ -27,10 +27,11 @@ def meta_train(
     inner_lr: Annotated[
         float | None,
         typer.Option(
-            help="Inside, of M, of all weights in maml, of the classifier in meta-classifier.", show_default="0.01; 10.0 of meta-classifier"
+            help="Inside, of M or its predictors, of all weights in maml, of the classifier in meta-classifier.",
+            show_default="0.01; 10.0 of meta-classifier",
         ),
     ] = None,
-    inner_lr_classifier: Annotated[float | None, typer.Option(help="Inside, of meta-static's classifier.", show_default="10.0")] = None,
+    inner_lr_classifier: Annotated[float | None, typer.Option(help="Inside, of the classifier of meta-static and meta-dynamic.", show_default="10.0")] = None,
     inner_steps: Annotated[int, typer.Option(min=0, help="Inner steps in training.")] = 5,
     inner_test_steps: Annotated[int, typer.Option(min=0, help="Inner steps in validation and test.")] = 10,
     first_order: Annotated[bool, typer.Option("--first-order/--second-order", help="Leave out second derivatives.")] = False,
@@ -89,7 +90,7 @@ def meta_train(
     given = load_checkpoint(checkpoint) if checkpoint else None
     store, notice = choose_store(place, dataset or (given.card.dataset if given else None))
     printing.notify(notice)
-    pretrained = given if given or entry.from_scratch else find_pretrained(place, store.name, backbone, seed)
+    pretrained = given or (find_pretrained(place, store.name, backbone, entry.pretrained, seed) if entry.pretrained else None)
     if pretrained:
         printing.notify(
             f"Starting from {place.relative(pretrained.path)}, {printing.percent(pretrained.card.best)} on held-out base images."

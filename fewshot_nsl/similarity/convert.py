@@ -88,6 +88,13 @@ def similarity_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     return {f"{name}.M".removeprefix("."): layer.M for name, layer in layers}
 
 
+def predictor_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """All parameters of the predictors of dynamic similarity, by their names in `model.named_parameters()`; what is shared is there once."""
+    predictors = [layer.predictor for layer in model.modules() if isinstance(layer, _DYNAMIC)]
+    inside = {id(value) for predictor in predictors for value in predictor.parameters()}
+    return {name: value for name, value in model.named_parameters() if id(value) in inside}
+
+
 def added_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """All that similarity adds to a network, by name: every M, the predictors, the kernel shapes. What is shared is there once."""
     layers = [module for module in model.modules() if isinstance(module, _FOLDABLE | _DYNAMIC)]

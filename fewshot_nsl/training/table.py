@@ -17,6 +17,7 @@ from fewshot_nsl.evaluate import Evaluation, ResultRow, evaluate, normal_interva
 from fewshot_nsl.inner_loop import Engine, higher
 from fewshot_nsl.precision import Precision
 from fewshot_nsl.strategies import (
+    META_STRATEGIES,
     STRATEGIES,
     Adapting,
     EpisodeLearner,
@@ -94,7 +95,8 @@ def evaluate_rows(
     for (name, checkpoint), strategy in zip(rows, strategies, strict=True):
         description = checkpoint.card.description
         title = STRATEGIES[name].title
-        if isinstance(strategy, EpisodeLearner) and description.similarity != "plain":
+        # One that starts from a pretrained network has a title that names its similarity.
+        if name in META_STRATEGIES and META_STRATEGIES[name].from_scratch and description.similarity != "plain":
             title = f"{title}, {description.similarity} NSN"
         began = time.perf_counter()
         with precision.products():

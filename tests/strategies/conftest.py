@@ -13,7 +13,7 @@ from fewshot_nsl.backbones import CNN4, Backbone
 from fewshot_nsl.data import ImageStore
 from fewshot_nsl.episodes import EpisodeBatch, EpisodeDataset, EpisodeSampler
 from fewshot_nsl.similarity import SpherePredictor, convert
-from fewshot_nsl.strategies import STRATEGIES, FeatureLearner, LearnsBase, Strategy
+from fewshot_nsl.strategies import META_STRATEGIES, STRATEGIES, FeatureLearner, LearnsBase, Strategy
 
 Predict = Callable[[Strategy, Tensor, Tensor, Tensor], Tensor]
 
@@ -60,7 +60,8 @@ def build(backbone: Backbone, dynamic_backbone: Backbone, base_images: Tensor) -
         entry = STRATEGIES[name]
         settings = {"n_way": 3} if "n_way" in inspect.signature(entry.build).parameters else {}
         torch.manual_seed(0)
-        strategy = entry.build(dynamic_backbone if entry.network == "dynamic" else backbone, **settings)
+        network = META_STRATEGIES[name].pretrained if name in META_STRATEGIES else entry.network
+        strategy = entry.build(dynamic_backbone if network == "dynamic" else backbone, **settings)
         if isinstance(strategy, LearnsBase):
             strategy.learn_base([base_images])
         return strategy.double() if isinstance(strategy, nn.Module) else strategy
