@@ -18,7 +18,7 @@ def meta_train(
         typer.Option(
             "--strategy",
             show_default=STRATEGY,
-            help="What is learned: meta-static, meta-classifier, maml, protonet, matching-net or r2d2.",
+            help="What is learned: meta-static, meta-dynamic, meta-classifier, maml, protonet, matching-net or r2d2.",
         ),
     ] = None,
     dataset: options.Dataset = None,
@@ -47,10 +47,13 @@ def meta_train(
     inner_lr: Annotated[
         float | None,
         typer.Option(
-            help="Inside, of M, of all weights in maml, of the classifier in meta-classifier.", show_default="0.01; 10.0 of meta-classifier"
+            help="Inside, of M or its predictors, of all weights in maml, of the classifier in meta-classifier.",
+            show_default="0.01; 10.0 of meta-classifier",
         ),
     ] = None,
-    inner_lr_classifier: Annotated[float | None, typer.Option(help="Inside, of meta-static's classifier.", show_default="10.0")] = None,
+    inner_lr_classifier: Annotated[
+        float | None, typer.Option(help="Inside, of the classifier of meta-static and meta-dynamic.", show_default="10.0")
+    ] = None,
     inner_steps: Annotated[int | None, typer.Option(min=0, show_default="5", help="Inner steps in training.")] = None,
     inner_test_steps: Annotated[int | None, typer.Option(min=0, show_default="10", help="Inner steps in validation and test.")] = None,
     first_order: Annotated[
@@ -134,12 +137,13 @@ def meta_train(
     given = load_checkpoint(checkpoint) if checkpoint else None
     store, notice = choose_store(place, dataset or (given.card.dataset if given else None))
     printing.notify(notice)
-    if given or entry.from_scratch:
-        pretrained = given
-    elif row:
-        pretrained = find_start(place, store, row, seed)
-    else:
-        pretrained = find_pretrained(place, store.name, backbone or options.BACKBONE, seed)
+    pretrained = given
+    if entry.pretrained and not given:
+        pretrained = (
+            find_start(place, store, row, seed)
+            if row
+            else find_pretrained(place, store.name, backbone or options.BACKBONE, entry.pretrained, seed)
+        )
     if pretrained:
         printing.notify(
             f"Starting from {place.relative(pretrained.path)}, {printing.percent(pretrained.card.best)} on held-out base images."

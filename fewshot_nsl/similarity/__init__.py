@@ -1,7 +1,7 @@
 """Neural similarity: layers whose inner product is replaced by a learned bilinear form (Liu et al., NeurIPS 2019)."""
 
 from fewshot_nsl.similarity.attention import GlobalSimilarity, orthogonality
-from fewshot_nsl.similarity.convert import added_parameters, convert, fold, left_alone, similarity_parameters
+from fewshot_nsl.similarity.convert import added_parameters, convert, fold, left_alone, predictor_parameters, similarity_parameters
 from fewshot_nsl.similarity.dynamic import DynamicSimilarityConv2d
 from fewshot_nsl.similarity.functional import similarity_conv2d
 from fewshot_nsl.similarity.hyperspherical import HypersphericalConv2d, hyperspherical_conv2d
@@ -44,6 +44,7 @@ __all__ = [
     "l1_penalty",
     "left_alone",
     "orthogonality",
+    "predictor_parameters",
     "sgd_groups",
     "shape_parameters",
     "share_predictors",

@@ -10,7 +10,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from fewshot_nsl.errors import ConfigurationError, NotFoldable
 from fewshot_nsl.similarity.dynamic import DynamicSimilarityConv2d
-from fewshot_nsl.similarity.kernel_shape import ShapeThreshold
+from fewshot_nsl.similarity.kernel_shape import ShapeThreshold, shape_parameters
 from fewshot_nsl.similarity.linear import DynamicSimilarityLinear, StaticSimilarityLinear
 from fewshot_nsl.similarity.predictor import Predictor
 from fewshot_nsl.similarity.shift import ShiftSimilarityConv2d
@@ -86,6 +86,12 @@ def similarity_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """The parameter M of every static similarity layer, by its name in `model.named_parameters()`."""
     layers = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, _FOLDABLE)]
     return {f"{name}.M".removeprefix("."): layer.M for name, layer in layers}
+
+
+def predictor_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """All parameters that say what dynamic similarity is, by name; what is shared is there once."""
+    others = similarity_parameters(model) | shape_parameters(model)
+    return {name: value for name, value in added_parameters(model).items() if name not in others}
 
 
 def added_parameters(model: nn.Module) -> dict[str, nn.Parameter]:

@@ -11,11 +11,13 @@ from fewshot_nsl.strategies.meta_configs import (
     MAMLConfig,
     MatchingNetConfig,
     MetaClassifierConfig,
+    MetaDynamicConfig,
     MetaStaticConfig,
     MetaTrainConfig,
     ProtoNetConfig,
     R2D2Config,
 )
+from fewshot_nsl.strategies.meta_dynamic import MetaDynamic
 from fewshot_nsl.strategies.meta_learner import MetaLearner
 from fewshot_nsl.strategies.meta_static import MetaStatic
 from fewshot_nsl.strategies.metric_learner import MetricLearner
@@ -60,6 +62,8 @@ __all__ = [
     "MatchingNetConfig",
     "MetaClassifier",
     "MetaClassifierConfig",
+    "MetaDynamic",
+    "MetaDynamicConfig",
     "MetaLearner",
     "MetaStatic",
     "MetaStaticConfig",

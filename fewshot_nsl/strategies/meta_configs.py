@@ -76,7 +76,7 @@ class MatchingNetConfig(MetaTrainConfig, SimilarityChoice):
 class InnerLoopConfig(MetaTrainConfig):
     """Of strategies that take gradient steps on a task."""
 
-    inner_lr: float = Field(default=0.01, gt=0, description="of M, or of all weights where all move")
+    inner_lr: float = Field(default=0.01, gt=0, description="of M or of its predictors, or of all weights where all move")
     inner_steps: int = Field(default=5, ge=0)
     inner_test_steps: int = Field(default=10, ge=0)
     first_order: bool = False
@@ -100,15 +100,26 @@ class MetaPretrainedConfig(InnerLoopConfig):
     validate_every: int = Field(default=100, gt=0)
 
 
-class MetaStaticConfig(MetaPretrainedConfig):
-    """Of `MetaStatic`."""
+class MetaSimilarityConfig(MetaPretrainedConfig):
+    """Of those in which the similarity and the classifier move."""
 
-    strategy: Literal["meta-static"] = "meta-static"
     inner_lr_classifier: float = Field(default=10.0, gt=0)
 
     def arguments(self) -> dict[str, Any]:
         """With the classifier's step size."""
         return {**super().arguments(), "lr_classifier": self.inner_lr_classifier}
+
+
+class MetaStaticConfig(MetaSimilarityConfig):
+    """Of `MetaStatic`."""
+
+    strategy: Literal["meta-static"] = "meta-static"
+
+
+class MetaDynamicConfig(MetaSimilarityConfig):
+    """Of `MetaDynamic`; the numbers are those of `MetaStatic`."""
+
+    strategy: Literal["meta-dynamic"] = "meta-dynamic"
 
 
 class MetaClassifierConfig(MetaPretrainedConfig):

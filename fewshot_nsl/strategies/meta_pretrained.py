@@ -13,7 +13,7 @@ from fewshot_nsl.strategies.tasks import CLASSIFIER, task_logits
 
 
 class MetaPretrained(MetaLearner):
-    """A classifier moves in both loops, and of the backbone what a subclass adds to `moving`; BN uses the pretrained statistics.
+    """A classifier moves in both loops, and of the backbone what a subclass lets move; BN uses the pretrained statistics.
 
     So queries do not see each other (not transductive, unlike MAML's published figure). The classifier is that of `RetrainedClassifier`:
     linear, without bias, on features of length 1; it starts at 0, where no label is preferred.
@@ -46,6 +46,13 @@ class MetaPretrained(MetaLearner):
         self.classifier = nn.Parameter(torch.zeros(n_way, backbone.features))
         self.moving = {CLASSIFIER: self.classifier}
         self.rates = {CLASSIFIER: lr_classifier}
+
+    def let_move(self, parameters: dict[str, nn.Parameter], lr: float) -> None:
+        """Let these of `backbone`, by its names, move too, inside by this step size."""
+        for parameter in parameters.values():
+            parameter.requires_grad_()
+        self.moving = parameters | self.moving
+        self.rates = dict.fromkeys(parameters, lr) | self.rates
 
     def train(self, mode: bool = True) -> "MetaPretrained":
         """As `nn.Module.train`, but the backbone keeps its pretrained statistics."""

@@ -49,8 +49,4 @@ class MetaStatic(MetaPretrained):
             first_order=first_order,
             engine=engine,
         )
-        similarity = similarity_parameters(self.backbone)
-        for parameter in similarity.values():
-            parameter.requires_grad_()
-        self.moving = similarity | self.moving
-        self.rates = dict.fromkeys(similarity, lr) | self.rates
+        self.let_move(similarity_parameters(self.backbone), lr)

@@ -3,11 +3,10 @@
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import create_model
 
-from fewshot_nsl.backbones import SimilarityChoice
 from fewshot_nsl.config import Config
 from fewshot_nsl.errors import ConfigurationError
 from fewshot_nsl.strategies.cosine import CosineClassifier
@@ -20,11 +19,13 @@ from fewshot_nsl.strategies.meta_configs import (
     MAMLConfig,
     MatchingNetConfig,
     MetaClassifierConfig,
+    MetaDynamicConfig,
     MetaStaticConfig,
     MetaTrainConfig,
     ProtoNetConfig,
     R2D2Config,
 )
+from fewshot_nsl.strategies.meta_dynamic import MetaDynamic
 from fewshot_nsl.strategies.meta_static import MetaStatic
 from fewshot_nsl.strategies.nearest_mean import NearestMean
 from fewshot_nsl.strategies.nearest_neighbour import NearestNeighbour
@@ -68,11 +69,13 @@ class MetaStrategyEntry:
     """Called with a backbone, and `config.arguments()` by keyword."""
     config: type[MetaTrainConfig]
     """How it is trained, with its defaults."""
+    pretrained: Literal["plain", "dynamic"] | None = None
+    """The network, as pretrained, that it starts from; None: random weights of a backbone that its configuration chooses."""
 
     @property
     def from_scratch(self) -> bool:
-        """Whether it starts from random weights of a backbone that its configuration chooses; otherwise from a pretrained plain one."""
-        return issubclass(self.config, SimilarityChoice)
+        """Whether it starts from random weights."""
+        return self.pretrained is None
 
 
 META_STRATEGIES: dict[str, MetaStrategyEntry] = {
@@ -80,8 +83,9 @@ META_STRATEGIES: dict[str, MetaStrategyEntry] = {
     "matching-net": MetaStrategyEntry(MatchingNet, MatchingNetConfig),
     "protonet": MetaStrategyEntry(ProtoNet, ProtoNetConfig),
     "r2d2": MetaStrategyEntry(R2D2, R2D2Config),
-    "meta-static": MetaStrategyEntry(MetaStatic, MetaStaticConfig),
-    "meta-classifier": MetaStrategyEntry(MetaClassifier, MetaClassifierConfig),
+    "meta-static": MetaStrategyEntry(MetaStatic, MetaStaticConfig, pretrained="plain"),
+    "meta-dynamic": MetaStrategyEntry(MetaDynamic, MetaDynamicConfig, pretrained="dynamic"),
+    "meta-classifier": MetaStrategyEntry(MetaClassifier, MetaClassifierConfig, pretrained="plain"),
 }
 """Those trained on episodes: they have `loss(batch)` and a checkpoint of their own."""
 
@@ -102,6 +106,7 @@ STRATEGIES: dict[str, StrategyEntry] = {
     "meta-static": StrategyEntry("static NSN, meta-learned", "meta-static", MetaStatic),
     "meta-classifier": StrategyEntry("plain, meta-learned classifier", "meta-classifier", MetaClassifier),
     "dynamic": StrategyEntry("dynamic NSN, retrained classifier", "dynamic", RetrainedClassifier),
+    "meta-dynamic": StrategyEntry("dynamic NSN, meta-learned", "meta-dynamic", MetaDynamic),
 }
 
 

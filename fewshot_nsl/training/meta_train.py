@@ -42,13 +42,14 @@ def plan_meta_training(
             raise CheckpointError(f"{name} starts from scratch: expected no checkpoint, got {pretrained.path}; leave --checkpoint out")
         description, augmentations, identity = describe_backbone(config, store, config.similarity, config.structure), [], config
     else:
+        network = get_meta_strategy(name).pretrained
         if pretrained is None:
             raise CheckpointError(
-                f"{name} starts from a pretrained plain backbone, got none; train it first: fewshot-nsl pretrain --dataset {store.name} "
-                f"--network plain"
+                f"{name} starts from a pretrained {network} backbone, got none; train it first: fewshot-nsl pretrain --dataset "
+                f"{store.name} --network {network}"
             )
-        if pretrained.card.network != "plain":
-            raise CheckpointError(f"checkpoint {pretrained.path} is of network '{pretrained.card.network}': {name} starts from 'plain'")
+        if pretrained.card.network != network:
+            raise CheckpointError(f"checkpoint {pretrained.path} is of network '{pretrained.card.network}': {name} starts from '{network}'")
         check_store(pretrained, store)
         description, augmentations = pretrained.card.description, pretrained.card.augmentations
         identity = _FromPretrained.model_validate({**config.model_dump(), "pretrained_sha256": file_checksum(pretrained.path)})
@@ -62,7 +63,8 @@ def plan_meta_training(
         seed=config.seed,
         step=0,
     )
-    return open_run(workspace, card, identity), card, identity
+    similarity = config.similarity if isinstance(config, SimilarityChoice) else "plain"
+    return open_run(workspace, card, identity, similarity=similarity), card, identity
 
 
 def meta_train(
@@ -82,7 +84,7 @@ def meta_train(
     Args:
         workspace: where the run is.
         store: its classes of `train` teach, those of `val` choose.
-        pretrained: the plain backbone to start from; None for a strategy that starts from scratch.
+        pretrained: the backbone to start from; None for a strategy that starts from scratch.
         config: of the strategy that it names.
         device: what is computed on.
         engine: of the inner loop, or, where there is none, of the backbone's stages; by default the fast one on torch's operators, or in
@@ -92,7 +94,7 @@ def meta_train(
         progress: called after every step.
 
     Raises:
-        CheckpointError: `pretrained` is missing, not wanted, not plain, or of another store.
+        CheckpointError: `pretrained` is missing, not wanted, of another network than the strategy starts from, or of another store.
         ConfigurationError: sizes that the backbone refuses, or an engine that does not compute in the precision.
         DeviceError: a precision that the device does not have.
         EpisodeError: the store cannot give such episodes.

@@ -86,8 +86,7 @@ class Recipe(Config):
         if (self.strategy is None) == (self.meta_training is None):
             raise ValueError("expected either [strategy] or, for one that is trained on episodes, [meta_training]")
         if self.meta_training is not None:
-            entry = get_meta_strategy(self.meta_training.strategy)
-            needed = None if entry.from_scratch else "plain"
+            needed: str | None = get_meta_strategy(self.meta_training.strategy).pretrained
         else:
             needed = STRATEGIES[self.strategy_name].network
         given = self.pretraining.network if self.pretraining else None

@@ -76,17 +76,17 @@ def find_checkpoint(workspace: Workspace, dataset: str, backbone: str, network: 
     return load_checkpoint(run.best) if run else None
 
 
-def find_pretrained(workspace: Workspace, dataset: str, backbone: str, seed: int) -> Checkpoint:
-    """The plain backbone that meta-training starts from.
+def find_pretrained(workspace: Workspace, dataset: str, backbone: str, network: str, seed: int) -> Checkpoint:
+    """The backbone that meta-training starts from; `network` as in `MetaStrategyEntry.pretrained`.
 
     Raises:
         CheckpointError: there is no finished run of it, or there are several.
     """
-    checkpoint = find_checkpoint(workspace, dataset, backbone, "plain", seed)
+    checkpoint = find_checkpoint(workspace, dataset, backbone, network, seed)
     if checkpoint is None:
         raise CheckpointError(
-            f"no plain {backbone} is pretrained on {dataset} with seed {seed} in {workspace.runs}; "
-            f"train it first: fewshot-nsl pretrain --dataset {dataset} --network plain"
+            f"no {network} {backbone} is pretrained on {dataset} with seed {seed} in {workspace.runs}; "
+            f"train it first: fewshot-nsl pretrain --dataset {dataset} --network {network}"
         )
     return checkpoint
 

@@ -38,4 +38,6 @@ class Row:
         if self.recipe:
             return self.recipe.title
         title, similarity = STRATEGIES[self.strategy].title, self.checkpoint.card.description.similarity
-        return f"{title}, {similarity} NSN" if self.strategy in META_STRATEGIES and similarity != "plain" else title
+        # One that starts from a pretrained network has a title that names its similarity.
+        chosen = self.strategy in META_STRATEGIES and META_STRATEGIES[self.strategy].from_scratch
+        return f"{title}, {similarity} NSN" if chosen and similarity != "plain" else title

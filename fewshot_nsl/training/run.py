@@ -82,12 +82,14 @@ class Run:
             self._log = None
 
 
-def open_run(workspace: Workspace, card: CheckpointCard, config: Config) -> Run:
-    """The run of this configuration on this very store; its folder is made when something is first written there."""
+def open_run(workspace: Workspace, card: CheckpointCard, config: Config, *, similarity: str = "plain") -> Run:
+    """The run of this configuration on this very store; its folder is made when something is first written there.
+
+    `similarity` is that of a network which could have another; `find_run` then finds it under a name of its own.
+    """
     text = json.dumps([card.fingerprint, config.model_dump(mode="json")], sort_keys=True)
     name = f"seed{card.seed}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
-    similarity = card.description.similarity
-    network = card.network if similarity in ("plain", card.network) else f"{card.network}-{similarity}"
+    network = card.network if similarity == "plain" else f"{card.network}-{similarity}"
     folder = workspace.runs / card.dataset / card.description.backbone / network / name
     return Run(folder)
 

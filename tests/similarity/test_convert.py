@@ -23,6 +23,7 @@ from fewshot_nsl.similarity import (
     convert,
     fold,
     left_alone,
+    predictor_parameters,
     shape_parameters,
     share_predictors,
     similarity_parameters,
@@ -408,6 +409,22 @@ def test_added_parameters_are_all_that_the_plain_network_has_not(net: nn.Module,
     named = dict(converted.named_parameters())
     assert set(added) == set(named) - set(dict(net.named_parameters()))
     assert all(added[name] is named[name] for name in added)
+
+
+def test_predictor_parameters_are_those_of_predictors_alone(net: nn.Module) -> None:
+    converted = convert(net, "dynamic", shape_threshold=0.5)
+    found, named = predictor_parameters(converted), dict(converted.named_parameters())
+    assert set(found) == {name for name in named if ".predictor." in name}
+    assert all(found[name] is named[name] for name in found)
+    assert predictor_parameters(convert(net, "static")) == predictor_parameters(net) == {}
+
+
+def test_predictor_parameters_of_linear_layers_and_of_shared_predictors() -> None:
+    linear = DynamicSimilarityLinear(4, 5)
+    assert set(predictor_parameters(linear)) == {name for name, _ in linear.named_parameters()} - {"weight", "bias"}
+    layers = nn.Sequential(*(nn.Conv2d(4, 4, 3, padding=1) for _ in range(3)))
+    shared = share_predictors(convert(layers, "dynamic"), X.float())
+    assert set(predictor_parameters(shared)) == set(added_parameters(shared))
 
 
 @pytest.mark.parametrize("layer", [StaticSimilarityLinear, DynamicSimilarityLinear])

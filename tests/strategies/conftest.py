@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from fewshot_nsl.backbones import CNN4, Backbone
 from fewshot_nsl.data import ImageStore
 from fewshot_nsl.episodes import EpisodeBatch, EpisodeDataset, EpisodeSampler
 from fewshot_nsl.similarity import SpherePredictor, convert
-from fewshot_nsl.strategies import STRATEGIES, FeatureLearner, LearnsBase, Strategy
+from fewshot_nsl.strategies import META_STRATEGIES, STRATEGIES, EpisodeLearner, FeatureLearner, LearnsBase, Strategy
 
 Predict = Callable[[Strategy, Tensor, Tensor, Tensor], Tensor]
 
@@ -52,6 +52,19 @@ def dynamic_backbone(backbone: Backbone) -> Backbone:
     return network
 
 
+@pytest.fixture(scope="session")
+def new_learner(tiny_store: ImageStore) -> Callable[..., EpisodeLearner]:
+    """A strategy by its name in `META_STRATEGIES`, on CNN-4 with 4 filters of the similarity that it starts from; settings by keyword."""
+
+    def make(name: str, **settings: Any) -> EpisodeLearner:
+        entry = META_STRATEGIES[name]
+        torch.manual_seed(0)
+        network = CNN4(16, 3, width=4, mean=tiny_store.mean, std=tiny_store.std)
+        return entry.build(convert(network, "dynamic") if entry.pretrained == "dynamic" else network, **settings)
+
+    return make
+
+
 @pytest.fixture
 def build(backbone: Backbone, dynamic_backbone: Backbone, base_images: Tensor) -> Callable[[str], Strategy]:
     """A strategy by its name in `STRATEGIES`, for 3 ways, that has seen the base images where it wants to."""
@@ -60,7 +73,8 @@ def build(backbone: Backbone, dynamic_backbone: Backbone, base_images: Tensor) -
         entry = STRATEGIES[name]
         settings = {"n_way": 3} if "n_way" in inspect.signature(entry.build).parameters else {}
         torch.manual_seed(0)
-        strategy = entry.build(dynamic_backbone if entry.network == "dynamic" else backbone, **settings)
+        network = META_STRATEGIES[name].pretrained if name in META_STRATEGIES else entry.network
+        strategy = entry.build(dynamic_backbone if network == "dynamic" else backbone, **settings)
         if isinstance(strategy, LearnsBase):
             strategy.learn_base([base_images])
         return strategy.double() if isinstance(strategy, nn.Module) else strategy

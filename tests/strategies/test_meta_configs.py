@@ -4,7 +4,15 @@ from typing import Any
 import pytest
 
 from fewshot_nsl.errors import ConfigurationError
-from fewshot_nsl.strategies import META_STRATEGIES, InnerLoopConfig, MAMLConfig, MetaClassifierConfig, MetaStaticConfig, MetaTrainConfig
+from fewshot_nsl.strategies import (
+    META_STRATEGIES,
+    InnerLoopConfig,
+    MAMLConfig,
+    MetaClassifierConfig,
+    MetaDynamicConfig,
+    MetaStaticConfig,
+    MetaTrainConfig,
+)
 
 EVERY = pytest.mark.parametrize("name", META_STRATEGIES)
 
@@ -29,8 +37,9 @@ def test_where_only_the_classifier_moves_its_rate_is_that_of_meta_static() -> No
     assert MetaClassifierConfig().arguments()["lr"] == MetaStaticConfig().arguments()["lr_classifier"]
 
 
-def test_the_classifiers_rate_is_meta_statics() -> None:
-    assert MetaStaticConfig(inner_lr_classifier=3.0).arguments()["lr_classifier"] == 3
+def test_the_classifiers_rate_is_one_of_its_own_where_similarity_moves_too() -> None:
+    for config in (MetaStaticConfig(inner_lr_classifier=3.0), MetaDynamicConfig(inner_lr_classifier=3.0)):
+        assert config.arguments()["lr_classifier"] == 3
     message = "^maml has no setting 'inner_lr_classifier': expected some of .*inner_lr, .*; leave it out$"
     with pytest.raises(ConfigurationError, match=message):
         MAMLConfig.checked({"inner_lr_classifier": 3.0})

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fewshot_nsl.backbones import Backbone
+from fewshot_nsl.backbones import Backbone, SimilarityChoice
 from fewshot_nsl.episodes import EpisodeBatch
 from fewshot_nsl.errors import ConfigurationError
 from fewshot_nsl.strategies import META_STRATEGIES, STRATEGIES, MetaLearner, Strategy, get_meta_strategy
@@ -108,7 +108,10 @@ def test_titles_tell_strategies_apart() -> None:
 
 
 def test_what_a_strategy_is_trained_from_is_said() -> None:
-    assert [name for name in META_STRATEGIES if not get_meta_strategy(name).from_scratch] == ["meta-static", "meta-classifier"]
+    pretrained = {name: get_meta_strategy(name).pretrained for name in META_STRATEGIES if not get_meta_strategy(name).from_scratch}
+    assert pretrained == {"meta-static": "plain", "meta-dynamic": "dynamic", "meta-classifier": "plain"}
+    for entry in META_STRATEGIES.values():
+        assert entry.from_scratch is (entry.pretrained is None) is issubclass(entry.config, SimilarityChoice)
 
 
 @pytest.mark.parametrize("name", ["retrained", "magic"])

@@ -75,7 +75,8 @@ def network_runs(
         entry = get_meta_strategy(name)
         settings = maml_config.model_dump(exclude={"strategy"}) | {"validation_n_way": maml_config.n_way}
         config = entry.config.checked({key: value for key, value in settings.items() if key in entry.config.model_fields})
-        runs[name] = meta_train(trained, tiny_store, None if entry.from_scratch else load_checkpoint(plain_run.best), config, CPU)
+        pretrained = load_checkpoint(runs[entry.pretrained].best) if entry.pretrained else None
+        runs[name] = meta_train(trained, tiny_store, pretrained, config, CPU)
     return runs
 
 

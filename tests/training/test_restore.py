@@ -121,25 +121,27 @@ def test_images_of_another_size_are_refused_even_if_forced(plain: Checkpoint, ti
         check_store(plain, grey, force=force)
 
 
-def test_the_best_checkpoint_of_the_finished_run_is_found(trained: Workspace, plain: Checkpoint) -> None:
+def test_the_best_checkpoint_of_the_finished_run_is_found(trained: Workspace, plain: Checkpoint, plain_run: Run, dynamic_run: Run) -> None:
     found = find_checkpoint(trained, "tiny", "cnn4", "plain", 0)
     assert found is not None
     assert found.path == plain.path
-    assert find_pretrained(trained, "tiny", "cnn4", 0).path == plain.path
+    for network, run in (("plain", plain_run), ("dynamic", dynamic_run)):
+        assert find_pretrained(trained, "tiny", "cnn4", network, 0).path == run.best
     assert find_checkpoint(trained, "tiny", "cnn4", "plain", 1) is None
 
 
-def test_where_nothing_is_pretrained_the_command_is_named(workspace: Workspace) -> None:
-    message = "no plain cnn4 is pretrained on tiny with seed 3 in .*runs; .* fewshot-nsl pretrain --dataset tiny --network plain"
+@pytest.mark.parametrize("network", ["plain", "dynamic"])
+def test_where_nothing_is_pretrained_the_command_is_named(workspace: Workspace, network: str) -> None:
+    message = f"no {network} cnn4 is pretrained on tiny with seed 3 in .*runs; .* fewshot-nsl pretrain --dataset tiny --network {network}$"
     with pytest.raises(CheckpointError, match=message):
-        find_pretrained(workspace, "tiny", "cnn4", 3)
+        find_pretrained(workspace, "tiny", "cnn4", network, 3)
 
 
 def test_several_runs_are_ambiguous(workspace: Workspace, tiny_store: ImageStore) -> None:
     for epochs in (1, 2):
         pretrain(workspace, tiny_store, PretrainConfig(network="plain", width=2, epochs=epochs, batch_size=24), CPU)
     with pytest.raises(CheckpointError, match=r"2 finished runs of tiny cnn4 plain seed 0: choose one with --checkpoint: runs/tiny"):
-        find_pretrained(workspace, "tiny", "cnn4", 0)
+        find_pretrained(workspace, "tiny", "cnn4", "plain", 0)
     with pytest.raises(CheckpointError, match="2 finished runs"):
         gather_rows(workspace, "tiny", "cnn4", 0, strategies=[], given=[])
 
