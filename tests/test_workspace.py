@@ -86,3 +86,22 @@ def test_a_failure_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path) -> 
 def test_the_checksum_is_sha_256(tmp_path: Path) -> None:
     (tmp_path / "abc").write_bytes(b"abc")
     assert file_checksum(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_files_are_listed_with_those_of_folders_in_the_folder(workspace: Workspace) -> None:
+    for name in ("one/b.toml", "one/a.toml", "top.toml", "one/other.txt"):
+        path = workspace.root / "made" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert workspace.list("made", ".toml") == ["one/a", "one/b", "top"]
+    assert workspace.list("nothing", ".toml") == []
+
+
+def test_the_packages_files_are_listed_beside_the_workspaces_own(workspace: Workspace) -> None:
+    shipped = workspace.list("evaluate/recipes", ".toml")
+    assert "cifar-fs/dynamic" in shipped
+    folder = workspace.root / "evaluate" / "recipes" / "cifar-fs"
+    folder.mkdir(parents=True)
+    for name in ("dynamic", "mine"):
+        (folder / f"{name}.toml").touch()
+    assert workspace.list("evaluate/recipes", ".toml") == sorted([*shipped, "cifar-fs/mine"])

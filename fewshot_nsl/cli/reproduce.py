@@ -5,11 +5,19 @@ import shlex
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fewshot_nsl.cli import options, printing, progress
+
+if TYPE_CHECKING:  # slow to import, and a command's help does not need them
+    from collections.abc import Iterator
+
+    from fewshot_nsl.evaluate import ResultRow
+    from fewshot_nsl.training import Recipe
+    from fewshot_nsl.workspace import Workspace
 
 
 def recipes(
@@ -29,6 +37,9 @@ def reproduce(
     seed: Annotated[
         list[int] | None, typer.Option("--seed", min=0, show_default="0", help="Of training; several for several trainings.")
     ] = None,
+    rehearse: Annotated[
+        bool, typer.Option("--rehearse", help="Only go through them: a few steps of small networks on glyphs; nothing is kept.")
+    ] = False,
     engine: options.Engine = "auto",
     tasks_at_once: options.TasksAtOnce = None,
     device: options.Device = "auto",
@@ -40,31 +51,39 @@ def reproduce(
         fewshot-nsl reproduce cifar-fs/protonet
 
         fewshot-nsl reproduce cifar-fs --seed 0 --seed 1 --seed 2
+
+        fewshot-nsl reproduce mini-imagenet --rehearse
     """
-    from fewshot_nsl.data import choose_store
-    from fewshot_nsl.evaluate import result_name, write_evaluation
-    from fewshot_nsl.training import evaluate_recipe, find_recipes, find_result, train_recipe
+    from fewshot_nsl.training import find_recipes, shortened
     from fewshot_nsl.workspace import open_workspace
 
     place = open_workspace(workspace)
+    rows, seeds = find_recipes(place, recipe), seed or [0]
+    if rehearse:
+        with TemporaryDirectory(prefix="rehearsal-") as aside:
+            for called, *_ in _results(open_workspace(aside), [shortened(row) for row in rows], seeds, engine, tasks_at_once, device):
+                typer.echo(f"{called}: goes through")
+    else:
+        for called, path, result in _results(place, rows, seeds, engine, tasks_at_once, device):
+            printing.report_result(called, path, result, place)
+
+
+def _results(
+    place: "Workspace", rows: list["Recipe"], seeds: list[int], engine: str, tasks_at_once: int | None, device: str
+) -> "Iterator[tuple[str, Path, ResultRow]]":
+    """Of each row and seed, as soon as it is there: what it is called, its file, and the result."""
+    from fewshot_nsl.data import choose_store
+    from fewshot_nsl.evaluate import result_name, write_evaluation
+    from fewshot_nsl.training import evaluate_recipe, find_result, train_recipe
+
     target = options.open_device(device)
-    rows = find_recipes(place, recipe)
     # Every dataset is opened before anything is trained.
     stores = {name: choose_store(place, name)[0] for name in {row.dataset for row in rows}}
-    for number, row in itertools.product(seed or [0], rows):
+    for number, row in itertools.product(seeds, rows):
         called, store = f"{row.name}, seed {number}", stores[row.dataset]
         chosen = options.open_engine(engine, target, options.open_precision(row.precision, target))
         with progress.trainings_progress(called) as show:
-            trained = train_recipe(
-                place,
-                store,
-                row,
-                number,
-                target,
-                engine=chosen,
-                tasks_at_once=tasks_at_once,
-                progress=show,
-            )
+            trained = train_recipe(place, store, row, number, target, engine=chosen, tasks_at_once=tasks_at_once, progress=show)
         found = find_result(place, store, trained)
         if found is None:
             with progress.evaluation_progress() as tell:
@@ -80,4 +99,4 @@ def reproduce(
                 )
             found = place.results / result_name(evaluation), evaluation.rows[0]
             write_evaluation(evaluation, found[0])
-        printing.report_result(called, *found, place)
+        yield called, *found

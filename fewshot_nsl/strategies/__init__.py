@@ -33,6 +33,7 @@ from fewshot_nsl.strategies.registry import (
     STRATEGIES,
     MetaStrategyEntry,
     StrategyEntry,
+    check_settings,
     check_strategy,
     get_meta_strategy,
 )
@@ -84,6 +85,7 @@ __all__ = [
     "StaticFinetuned",
     "Strategy",
     "StrategyEntry",
+    "check_settings",
     "check_strategy",
     "get_meta_strategy",
     "predict",

@@ -1,7 +1,7 @@
 """The list of strategies, and what each is made of."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -58,7 +58,7 @@ class StrategyEntry:
             if parameter.kind is parameter.KEYWORD_ONLY and parameter.name != "engine"
         ]
         fields: dict[str, Any] = {parameter.name: (parameter.annotation, parameter.default) for parameter in keywords}
-        return create_model("Settings", __base__=Config, **fields)
+        return create_model("settings", __base__=Config, **fields)
 
 
 @dataclass(frozen=True)
@@ -119,6 +119,20 @@ def check_strategy(name: str) -> str:
     if name not in STRATEGIES:
         raise ConfigurationError(f"strategy '{name}' is unknown: expected one of {', '.join(STRATEGIES)}")
     return name
+
+
+def check_settings(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """All settings of the strategy of this name: those in `values`, the others as its constructor has them.
+
+    Raises:
+        ConfigurationError: no such strategy or setting, or a value of another type.
+    """
+    settings = STRATEGIES[check_strategy(name)].settings
+    for setting in values:
+        if setting not in settings.model_fields:
+            expected = f"some of {', '.join(settings.model_fields)}" if settings.model_fields else "none"
+            raise ConfigurationError(f"strategy {name} has no setting '{setting}': expected {expected}; leave it out")
+    return settings.checked(values).model_dump()
 
 
 def get_meta_strategy(name: str) -> MetaStrategyEntry:

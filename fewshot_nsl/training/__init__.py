@@ -5,6 +5,7 @@ from fewshot_nsl.training.from_pretrained import train_from_pretrained
 from fewshot_nsl.training.meta_train import meta_train
 from fewshot_nsl.training.pretrain import PretrainConfig, pretrain
 from fewshot_nsl.training.recipe import EpisodeChoice, Published, Recipe, StrategyChoice, find_recipes, load_recipe, recipe_names
+from fewshot_nsl.training.rehearsal import shortened
 from fewshot_nsl.training.reproduce import evaluate_recipe, find_result, find_start, train_recipe, trained_row
 from fewshot_nsl.training.restore import check_store, find_checkpoint, find_pretrained, gather_rows, restore_backbone, restore_strategy
 from fewshot_nsl.training.row import Row
@@ -39,6 +40,7 @@ __all__ = [
     "restore_backbone",
     "restore_strategy",
     "save_checkpoint",
+    "shortened",
     "train_from_pretrained",
     "train_recipe",
     "trained_row",

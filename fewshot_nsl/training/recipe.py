@@ -12,7 +12,15 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError, mo
 
 from fewshot_nsl.config import Config, first_wrong_field
 from fewshot_nsl.errors import ConfigurationError
-from fewshot_nsl.strategies import META_STRATEGIES, STRATEGIES, InnerLoopConfig, MetaTrainConfig, check_strategy, get_meta_strategy
+from fewshot_nsl.strategies import (
+    META_STRATEGIES,
+    STRATEGIES,
+    InnerLoopConfig,
+    MetaTrainConfig,
+    check_settings,
+    check_strategy,
+    get_meta_strategy,
+)
 from fewshot_nsl.training.pretrain import PretrainConfig
 from fewshot_nsl.workspace import Workspace
 
@@ -45,7 +53,7 @@ class StrategyChoice(Config):
     def _settings_are_its_own(self) -> "StrategyChoice":
         if check_strategy(self.name) in META_STRATEGIES:
             raise ValueError(f"{self.name} is trained on episodes: say how in [meta_training], and leave [strategy] out")
-        STRATEGIES[self.name].settings.checked(self.settings)
+        check_settings(self.name, self.settings)
         return self
 
 
@@ -160,6 +168,8 @@ def load_recipe(workspace: Workspace, name: str) -> Recipe:
     else:
         path, called = workspace.find(f"{FOLDER}/{name}.toml") or Path(), name
     if not path.is_file():
+        if name.endswith(".toml"):
+            raise ConfigurationError(f"recipe {name} is no file; see those that have a name: fewshot-nsl recipes")
         near = difflib.get_close_matches(name, recipe_names(workspace), n=3, cutoff=0.4)
         meant = f"did you mean {' or '.join(near)}? " if near else ""
         raise ConfigurationError(f"no recipe is called '{name}'; {meant}See those that there are: fewshot-nsl recipes")

@@ -8,7 +8,7 @@ import torch
 from fewshot_nsl.backbones import Backbone, build_model
 from fewshot_nsl.data import ImageStore
 from fewshot_nsl.errors import CheckpointError
-from fewshot_nsl.strategies import META_STRATEGIES, STRATEGIES, Strategy, check_strategy
+from fewshot_nsl.strategies import META_STRATEGIES, STRATEGIES, Strategy, check_settings, check_strategy
 from fewshot_nsl.training.checkpoint import Checkpoint, load_checkpoint, load_state
 from fewshot_nsl.training.row import Row
 from fewshot_nsl.training.run import find_run
@@ -43,7 +43,7 @@ def restore_strategy(name: str, checkpoint: Checkpoint, device: torch.device, se
         strategy = META_STRATEGIES[name].build(build_model(card.description), **card.settings)
         load_state(strategy, checkpoint.tensors, checkpoint.path)
         return strategy.to(device)
-    return entry.build(restore_backbone(checkpoint).to(device), **entry.settings.checked(settings or {}).model_dump())
+    return entry.build(restore_backbone(checkpoint).to(device), **check_settings(name, settings or {}))
 
 
 def check_store(checkpoint: Checkpoint, store: ImageStore, *, force: bool = False) -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from fewshot_nsl.evaluate import Evaluation, ResultRow, normal_interval, result_name, write_evaluation
+from fewshot_nsl.errors import DataError
+from fewshot_nsl.evaluate import Evaluation, ResultRow, normal_interval, read_evaluations, result_name, write_evaluation
 
 ACCURACIES = [0.5, 0.75, 1.0]
 
@@ -105,3 +106,21 @@ def test_an_evaluation_does_not_change(evaluation: Evaluation) -> None:
         evaluation.seed = 1
     with pytest.raises(ValidationError, match="frozen"):
         evaluation.rows[0].accuracy = 1.0
+
+
+def test_the_evaluations_of_a_folder_are_read_oldest_first(evaluation: Evaluation, tmp_path: Path) -> None:
+    later = evaluation.model_copy(update={"created": evaluation.created + timedelta(days=1)})
+    for each in (later, evaluation):
+        write_evaluation(each, tmp_path / result_name(each))
+    (tmp_path / "notes.txt").write_text("of a person")
+    assert read_evaluations(tmp_path) == {result_name(evaluation): evaluation, result_name(later): later}
+    assert list(read_evaluations(tmp_path).values()) == [evaluation, later]
+    assert read_evaluations(tmp_path / "nothing") == {}
+
+
+def test_a_file_that_is_no_evaluation_is_named(evaluation: Evaluation, tmp_path: Path) -> None:
+    write_evaluation(evaluation, tmp_path / "good.json")
+    for content in ("{}", "no JSON"):
+        (tmp_path / "other.json").write_text(content)
+        with pytest.raises(DataError, match=f"^{tmp_path / 'other.json'} is not an evaluation: field '.*; move it elsewhere$"):
+            read_evaluations(tmp_path)

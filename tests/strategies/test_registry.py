@@ -1,4 +1,6 @@
+import inspect
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -7,7 +9,7 @@ from torch import Tensor, nn
 from fewshot_nsl.backbones import Backbone, SimilarityChoice
 from fewshot_nsl.episodes import EpisodeBatch
 from fewshot_nsl.errors import ConfigurationError
-from fewshot_nsl.strategies import META_STRATEGIES, STRATEGIES, MetaLearner, Strategy, get_meta_strategy
+from fewshot_nsl.strategies import META_STRATEGIES, STRATEGIES, MetaLearner, RidgeClassifier, Strategy, check_settings, get_meta_strategy
 from fewshot_nsl.strategies.tasks import BIAS, CLASSIFIER
 
 Predict = Callable[[Strategy, Tensor, Tensor, Tensor], Tensor]
@@ -120,3 +122,27 @@ def test_what_is_not_trained_on_episodes_is_refused(name: str) -> None:
         ConfigurationError, match=f"strategy '{name}' is not trained on episodes: expected one of {', '.join(META_STRATEGIES)}"
     ):
         get_meta_strategy(name)
+
+
+def test_settings_are_what_decides_the_answer() -> None:
+    assert check_settings("ridge", {}) == {"penalty": inspect.signature(RidgeClassifier).parameters["penalty"].default}
+    assert check_settings("ridge", {"penalty": 3})["penalty"] == 3.0
+    assert check_settings("nearest-mean", {}) == {}
+    settings = check_settings("static", {"steps": 7})
+    assert settings["steps"] == 7
+    assert "engine" not in settings
+    assert "backbone" not in settings
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("ridge", {"strength": 1}, "^strategy ridge has no setting 'strength': expected some of penalty; leave it out$"),
+        ("nearest-mean", {"engine": None}, "^strategy nearest-mean has no setting 'engine': expected none; leave it out$"),
+        ("ridge", {"penalty": "much"}, "^penalty of settings: .* number.*, got 'much'$"),
+        ("magic", {}, "^strategy 'magic' is unknown: expected one of nearest-mean, "),
+    ],
+)
+def test_settings_that_a_strategy_has_not_are_refused(name: str, values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        check_settings(name, values)

@@ -44,6 +44,30 @@ def test_a_step_is_one_of_adam_on_the_mean_loss_of_its_own_episodes(tiny_store: 
         torch.testing.assert_close(value, strategy.state_dict()[name])
 
 
+def test_images_of_training_are_changed_and_a_step_has_the_same_ones_again(tiny_store: ImageStore) -> None:
+    changed, other = (
+        Episodic(_strategy(tiny_store), tiny_store, CPU, **SIZES, meta_batch=2, lr=0.01, seed=2, augmentations=augmentations)
+        for augmentations in (["crop", "flip"], ["flip"])
+    )
+    plain, batch, flipped = _trainee(tiny_store).batch(3), changed.batch(3), other.batch(3)
+    for before, after in ((plain.support, flipped.support), (plain.query, flipped.query)):
+        same = (before == after).flatten(2).all(-1)
+        turned = (before == after.flip(-1)).flatten(2).all(-1)
+        assert (same ^ turned).all()  # each image is as it was, or its mirror image
+        assert same.any()
+        assert turned.any()
+    assert not torch.equal(batch.query, flipped.query)
+    assert torch.equal(batch.support_labels, plain.support_labels)
+    changed.step(0)
+    assert torch.equal(changed.batch(3).support, batch.support)
+    assert torch.equal(changed.batch(3).query, batch.query)
+
+
+def test_validation_images_are_left_alone(tiny_store: ImageStore) -> None:
+    changed = Episodic(_strategy(tiny_store), tiny_store, CPU, **SIZES, meta_batch=2, lr=0.01, seed=2, augmentations=["crop", "flip"])
+    assert changed.validate() == _trainee(tiny_store).validate()
+
+
 def test_the_rate_falls_along_a_cosine_to_nothing(tiny_store: ImageStore) -> None:
     trainee = _trainee(tiny_store)
     rates = [trainee.step(index)["lr"] for index in (0, 4, 8)]
