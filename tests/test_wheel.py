@@ -48,6 +48,11 @@ def test_frozen_episodes_travel_in_the_wheel(site: Path, tmp_path: Path) -> None
     assert suffixes == {".md", ".parquet"}
 
 
+def test_recipes_travel_in_the_wheel(site: Path, tmp_path: Path) -> None:
+    listed = run(site, tmp_path, "-m", "fewshot_nsl", "recipes", "cifar-fs")
+    assert all(f"cifar-fs/{name} " in listed for name in ("protonet", "meta-static", "dynamic"))
+
+
 def test_wheel_holds_the_package_and_what_travels_with_it_only(site: Path) -> None:
     top = {path.name for path in site.iterdir() if not path.name.endswith(".dist-info")}
     assert top == {"fewshot_nsl", "bin"}

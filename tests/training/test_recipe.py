@@ -94,10 +94,6 @@ def test_the_digest_is_of_what_decides_the_result() -> None:
         {"evaluation": EVALUATION | {"seed": 1}},
         {"pretraining": {"network": "plain", "width": 5}},
     ]
-        {"strategy": {"name": "ridge"}},
-        {"evaluation": EVALUATION | {"seed": 1}},
-        {"pretraining": {"network": "plain", "width": 5}},
-    ]
     digests = {Recipe.model_validate(FROZEN | {"name": "x"} | other).digest for other in others}
     assert len(digests | {recipe.digest}) == 4
 
