@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from fewshot_nsl import __version__
-from fewshot_nsl.cli import bench, data, episodes, evaluate, meta_train, pretrain, quickstart, reproduce
+from fewshot_nsl.cli import bench, data, episodes, evaluate, ledger, meta_train, pretrain, quickstart, reproduce
 from fewshot_nsl.errors import FewShotNSLError
 
 app = typer.Typer(name="fewshot-nsl", add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -19,6 +19,7 @@ app.command("meta-train")(meta_train.meta_train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("recipes")(reproduce.recipes)
 app.command("reproduce")(reproduce.reproduce)
+app.command("ledger")(ledger.ledger)
 app.command("bench")(bench.bench)
 
 INTERRUPTED = 130

@@ -2,6 +2,7 @@
 
 from fewshot_nsl.training.checkpoint import Checkpoint, CheckpointCard, load_checkpoint, save_checkpoint
 from fewshot_nsl.training.from_pretrained import train_from_pretrained
+from fewshot_nsl.training.ledger import Result, Results, claims, collect_results, summary
 from fewshot_nsl.training.meta_train import meta_train
 from fewshot_nsl.training.pretrain import PretrainConfig, pretrain
 from fewshot_nsl.training.recipe import EpisodeChoice, Published, Recipe, StrategyChoice, find_recipes, load_recipe, recipe_names
@@ -19,10 +20,14 @@ __all__ = [
     "PretrainConfig",
     "Published",
     "Recipe",
+    "Result",
+    "Results",
     "Row",
     "Run",
     "StrategyChoice",
     "check_store",
+    "claims",
+    "collect_results",
     "evaluate_recipe",
     "evaluate_rows",
     "find_checkpoint",
@@ -41,6 +46,7 @@ __all__ = [
     "restore_strategy",
     "save_checkpoint",
     "shortened",
+    "summary",
     "train_from_pretrained",
     "train_recipe",
     "trained_row",

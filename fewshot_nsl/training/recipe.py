@@ -87,6 +87,7 @@ class Recipe(Config):
     meta_training: Annotated[SerializeAsAny[MetaTrainConfig] | None, BeforeValidator(_meta_config), _AnySeed] = None
     strategy: StrategyChoice | None = None
     evaluation: EpisodeChoice
+    controls: tuple[str, ...] = Field(default=(), description="names of recipes that it is to be measured against")
     published: tuple[Published, ...] = ()
 
     @model_validator(mode="after")
@@ -128,8 +129,8 @@ class Recipe(Config):
 
     @property
     def digest(self) -> str:
-        """SHA-256 of what decides the result: all but its names and published figures."""
-        decides = self.model_dump(mode="json", exclude={"name", "title", "published"})
+        """SHA-256 of what decides the result: all but names and published figures."""
+        decides = self.model_dump(mode="json", exclude={"name", "title", "controls", "published"})
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
     def pretrain_config(self, seed: int) -> PretrainConfig | None:

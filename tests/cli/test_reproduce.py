@@ -10,7 +10,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from fewshot_nsl.cli import evaluate, meta_train, pretrain, reproduce
+from fewshot_nsl.cli import evaluate, ledger, meta_train, pretrain, reproduce
 from fewshot_nsl.data.toml import to_toml
 from fewshot_nsl.errors import CheckpointError, ConfigurationError, DataError
 from fewshot_nsl.training import recipe_names
@@ -19,6 +19,7 @@ from fewshot_nsl.workspace import Workspace
 app = typer.Typer()
 app.command("recipes")(reproduce.recipes)
 app.command("reproduce")(reproduce.reproduce)
+app.command("ledger")(ledger.ledger)
 app.command("pretrain")(pretrain.pretrain)
 app.command("meta-train")(meta_train.meta_train)
 app.command("evaluate")(evaluate.evaluate)
@@ -40,7 +41,7 @@ def folder(glyph_workspace: Workspace, tmp_path: Path, monkeypatch: pytest.Monke
     recipes = tmp_path / "evaluate" / "recipes" / "own"
     recipes.mkdir(parents=True)
     (recipes / "ridge.toml").write_text(to_toml(RECIPE | {"strategy": {"name": "ridge"}}))
-    (recipes / "meta.toml").write_text(to_toml(RECIPE | {"meta_training": META}))
+    (recipes / "meta.toml").write_text(to_toml(RECIPE | {"meta_training": META, "title": "a | b", "controls": ["own/ridge"]}))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
     return tmp_path
@@ -81,10 +82,27 @@ def test_a_folder_of_recipes_is_reproduced_for_every_seed(folder: Path) -> None:
     assert len(_results(folder)) == 4
 
 
+def test_the_ledger_has_what_was_run_and_what_was_not(folder: Path) -> None:
+    call("reproduce", "own/meta", "--engine", "plain")
+    (row,) = _results(folder)[0]["rows"]
+    lines = call("ledger", "own").splitlines()
+    accuracy = f"{100 * row['accuracy']:.2f} ± {100 * row['ci95']:.2f}"
+    trained = f"{row['training_seconds']:.0f} s"
+    assert f"| own/meta | a \\| b | cnn4, 4 | {row['parameters']} | inductive | {accuracy} | 1 | {trained} |  |" in lines
+    assert "| own/ridge | one of mine |  |  |  | not run |  |  |  |" in lines
+    assert "against" not in "".join(lines)
+    call("reproduce", "own", "--seed", "0", "--seed", "1", "--engine", "plain")
+    lines = call("ledger").splitlines()
+    assert [line.split(" | ")[0] for line in lines if "| own/" in line] == ["| own/meta", "| own/ridge", "| own/meta"]
+    rows = {(each["rows"][0]["recipe"], each["rows"][0]["training_seed"]): each["rows"][0]["accuracy"] for each in _results(folder)}
+    differences = ", ".join(f"{round(100 * (rows['own/meta', seed] - rows['own/ridge', seed]), 2) + 0.0:+.2f}" for seed in (0, 1))
+    assert re.match(rf"\| own/meta \| own/ridge \| .* \| {re.escape(differences)} \| .* \| (yes|no) \|$", lines[-1])
+
+
 def test_single_commands_take_a_recipe(folder: Path) -> None:
     assert "glyphs plain: validation accuracy" in call("pretrain", "--recipe", "own/meta", "--engine", "plain")
     assert "glyphs meta-static: validation accuracy" in call("meta-train", "--recipe", "own/meta", "--engine", "plain")
-    assert "one of mine" in call("evaluate", "--recipe", "own/meta", "--engine", "plain", "--output", "single.json")
+    assert "a | b" in call("evaluate", "--recipe", "own/meta", "--engine", "plain", "--output", "single.json")
     call("reproduce", "own/meta", "--engine", "plain")
     single, (whole,) = json.loads((folder / "single.json").read_text()), _results(folder)
     assert single["rows"][0]["accuracies"] == whole["rows"][0]["accuracies"]
