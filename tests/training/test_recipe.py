@@ -1,3 +1,4 @@
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -189,3 +190,10 @@ def test_every_strategy_that_starts_from_a_pretrained_network_says_which() -> No
 
 def test_recipes_are_found_from_an_empty_folder(tmp_path: Path) -> None:
     assert recipe_names(open_workspace(tmp_path)) == NAMES
+
+
+def test_the_recipe_in_the_guide_is_one(workspace: Workspace, tmp_path: Path) -> None:
+    guide = SHIPPED.parents[1] / "docs" / "recipes.md"
+    (block,) = re.findall(r"^```toml\n(.*?)^```", guide.read_text(), flags=re.MULTILINE | re.DOTALL)
+    (tmp_path / "mine.toml").write_text(block)
+    assert load_recipe(workspace, str(tmp_path / "mine.toml")).controls == ("cifar-fs/protonet",)
