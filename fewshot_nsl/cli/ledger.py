@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fewshot_nsl.cli import options
+from fewshot_nsl.errors import DataError
 
 if TYPE_CHECKING:  # slow to import, and a command's help does not need it
     import pandas as pd
@@ -34,6 +35,8 @@ def ledger(
     everything = find_recipes(place, recipe_names(place))
     results = collect_results(place, everything)
     chosen = find_recipes(place, recipe) if recipe else [each for each in everything if results[each.name]]
+    if not chosen:
+        raise DataError(f"no recipe has a result in {place.results}; get one: fewshot-nsl reproduce cifar-fs/protonet")
     known = {each.name: each for each in [*everything, *chosen]}
     results |= collect_results(place, chosen)
     table = summary(chosen, results)

@@ -25,11 +25,11 @@ def recipes(
     workspace: options.WorkspaceFolder = Path(),
 ) -> None:
     """List the recipes, each with its title and what others published."""
-    from fewshot_nsl.training import load_recipe, recipe_names
+    from fewshot_nsl.training import find_recipes
     from fewshot_nsl.workspace import open_workspace
 
     place = open_workspace(workspace)
-    printing.print_recipes([load_recipe(place, name) for name in recipe_names(place, under)])
+    printing.print_recipes(find_recipes(place, [under]))
 
 
 def reproduce(

@@ -172,8 +172,8 @@ def load_recipe(workspace: Workspace, name: str) -> Recipe:
         if name.endswith(".toml"):
             raise ConfigurationError(f"recipe {name} is no file; see those that have a name: fewshot-nsl recipes")
         near = difflib.get_close_matches(name, recipe_names(workspace), n=3, cutoff=0.4)
-        meant = f"did you mean {' or '.join(near)}? " if near else ""
-        raise ConfigurationError(f"no recipe is called '{name}'; {meant}See those that there are: fewshot-nsl recipes")
+        meant = f"; did you mean {' or '.join(near)}?" if near else "."
+        raise ConfigurationError(f"no recipe is called '{name}'{meant} See those that there are: fewshot-nsl recipes")
     try:
         return Recipe.model_validate({"name": called} | tomllib.loads(path.read_text(encoding="utf-8")))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

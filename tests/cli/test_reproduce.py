@@ -147,7 +147,7 @@ def test_what_does_not_fit_is_refused_before_any_work(
     folder: Path, arguments: tuple[str, ...], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
-        call(*arguments, "--engine", "plain")
+        call(*arguments)
     assert not (folder / "runs").exists()
     assert not (folder / "evaluate" / "results").exists()
 
