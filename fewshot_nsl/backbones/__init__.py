@@ -3,6 +3,7 @@
 from fewshot_nsl.backbones.backbone import Backbone
 from fewshot_nsl.backbones.batch_statistics import with_batch_statistics
 from fewshot_nsl.backbones.cnn4 import CNN4
+from fewshot_nsl.backbones.cnn4_maps import CNN4Maps
 from fewshot_nsl.backbones.cnn9 import CNN9
 from fewshot_nsl.backbones.describe import (
     BACKBONES,
@@ -16,7 +17,7 @@ from fewshot_nsl.backbones.describe import (
 )
 from fewshot_nsl.backbones.normalise import Normalise
 from fewshot_nsl.backbones.plain import PlainCIFAR, PlainImageNet
-from fewshot_nsl.backbones.pooled import use_kernels
+from fewshot_nsl.backbones.pooled import NormReluPool2d, use_kernels
 from fewshot_nsl.backbones.resnet import ResNet18, ResNet50
 from fewshot_nsl.backbones.resnet12 import ResNet12
 
@@ -27,7 +28,9 @@ __all__ = [
     "USUAL_STRUCTURES",
     "Backbone",
     "BackboneChoice",
+    "CNN4Maps",
     "ModelDescription",
+    "NormReluPool2d",
     "Normalise",
     "PlainCIFAR",
     "PlainImageNet",

@@ -8,5 +8,7 @@ class Backbone(nn.Module):
 
     features: int
     """d."""
+    map_shape: tuple[int, int, int] | None = None
+    """Channels, height and width, where the features are a flattened map."""
     channels_apart: bool = False
     """Whether its own code treats every channel alike (flattens, adds, averages), so that channels of many tasks may lie side by side."""

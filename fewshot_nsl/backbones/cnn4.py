@@ -41,6 +41,7 @@ class CNN4(Backbone):
         check_sizes("CNN-4", image_size, width, halvings=4)
         self.normalise = Normalise(mean, std)
         self.blocks = stages(channels, 4 * [width], 4 * [1], convolution)
+        self.map_shape = width, image_size // 16, image_size // 16
         self.features = width * (image_size // 16) ** 2
 
     def forward(self, images: Shaped[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:

@@ -47,6 +47,7 @@ class CNN9(Backbone):
         check_sizes("CNN-9", image_size, width, halvings=3)
         self.normalise = Normalise(mean, std)
         self.blocks = stages(channels, [width, 2 * width, 4 * width], [3, 3, 3], convolution)
+        self.map_shape = 4 * width, image_size // 8, image_size // 8
         self.features = 4 * width * (image_size // 8) ** 2
 
     def forward(self, images: Shaped[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from fewshot_nsl.backbones.backbone import Backbone
 from fewshot_nsl.backbones.cnn4 import CNN4
+from fewshot_nsl.backbones.cnn4_maps import CNN4Maps
 from fewshot_nsl.backbones.cnn9 import CNN9
 from fewshot_nsl.backbones.plain import PlainCIFAR, PlainImageNet
 from fewshot_nsl.backbones.resnet import ResNet18, ResNet50
@@ -18,6 +19,7 @@ from fewshot_nsl.similarity import convert
 
 BACKBONES: dict[str, Callable[..., Backbone]] = {
     "cnn4": CNN4,
+    "cnn4-maps": CNN4Maps,
     "cnn9": CNN9,
     "plain-cifar": PlainCIFAR,
     "plain-imagenet": PlainImageNet,

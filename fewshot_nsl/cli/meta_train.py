@@ -18,7 +18,7 @@ def meta_train(
         typer.Option(
             "--strategy",
             show_default=STRATEGY,
-            help="What is learned: meta-static, meta-dynamic, meta-classifier, maml, protonet, matching-net or r2d2.",
+            help="What is learned: meta-static, meta-dynamic, meta-classifier, maml, protonet, matching-net, relation-net or r2d2.",
         ),
     ] = None,
     dataset: options.Dataset = None,
@@ -36,7 +36,7 @@ def meta_train(
     ] = None,
     n_way: Annotated[int | None, typer.Option(min=2, show_default="5; 20 of protonet", help="Classes of a training episode.")] = None,
     n_shot: Annotated[int | None, typer.Option(min=1, show_default="5", help="Support images of a class.")] = None,
-    n_query: Annotated[int | None, typer.Option(min=1, show_default="15", help="Query images of a class.")] = None,
+    n_query: Annotated[int | None, typer.Option(min=1, show_default="15; 10 of relation-net", help="Query images of a class.")] = None,
     iterations: Annotated[
         int | None, typer.Option(min=1, help="Outer steps.", show_default="1000 from a pretrained backbone; 60000 of maml, else 20000")
     ] = None,

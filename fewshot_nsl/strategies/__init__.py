@@ -16,6 +16,7 @@ from fewshot_nsl.strategies.meta_configs import (
     MetaTrainConfig,
     ProtoNetConfig,
     R2D2Config,
+    RelationNetConfig,
 )
 from fewshot_nsl.strategies.meta_dynamic import MetaDynamic
 from fewshot_nsl.strategies.meta_learner import MetaLearner
@@ -37,6 +38,7 @@ from fewshot_nsl.strategies.registry import (
     check_strategy,
     get_meta_strategy,
 )
+from fewshot_nsl.strategies.relation_net import RelationNet
 from fewshot_nsl.strategies.retrained import RetrainedClassifier
 from fewshot_nsl.strategies.ridge import RidgeClassifier
 from fewshot_nsl.strategies.simple_shot import SimpleShot
@@ -79,6 +81,8 @@ __all__ = [
     "ProtoNet",
     "ProtoNetConfig",
     "R2D2Config",
+    "RelationNet",
+    "RelationNetConfig",
     "RetrainedClassifier",
     "RidgeClassifier",
     "SimpleShot",

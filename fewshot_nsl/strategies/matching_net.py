@@ -16,6 +16,9 @@ SMALLEST = 1e-12
 class MatchingNet(MetricLearner):
     """A way's probability is the attention that its supports get: softmax of the cosines to all supports (equations 1 and 2).
 
+    Cosines are multiplied by a scale that is learned, as its logarithm. As they are, in [-1, 1], no attention could be
+    above 7.4 times another's, and little is learned; Chen et al. (2019) multiply by 100.
+
     Logits are logarithms of these probabilities, so that their cross entropy is the paper's loss. With full-context embeddings supports are
     read by a bidirectional LSTM, and a query by an LSTM with attention to them (section 2.1.2 and appendix A); the supports are read in
     the order of their first feature, so that the order in which they come means nothing.
@@ -24,13 +27,15 @@ class MatchingNet(MetricLearner):
         backbone: where training starts.
         full_context: whether embeddings see the whole support set.
         reads: times a query's LSTM looks at the supports, with full context.
+        scale: where the scale starts.
     """
 
     name = "matching-net"
 
-    def __init__(self, backbone: Backbone, *, full_context: bool = False, reads: int = 5) -> None:
+    def __init__(self, backbone: Backbone, *, full_context: bool = False, reads: int = 5, scale: float = 10.0) -> None:
         super().__init__(backbone)
         self.reads = reads
+        self.log_scale = nn.Parameter(torch.tensor(scale).log())
         size = backbone.features
         self.of_support = nn.LSTM(size, size, batch_first=True, bidirectional=True) if full_context else None
         self.of_query = nn.LSTMCell(size, size) if full_context else None
@@ -45,7 +50,7 @@ class MatchingNet(MetricLearner):
         def classify(query: Float[Tensor, "tasks n_query d"]) -> Float[Tensor, "tasks n_query way"]:
             if self.of_query is not None:
                 query = self._read_query(self.of_query, query, support)
-            attention = (functional.normalize(query, dim=-1) @ keys.mT).softmax(-1)
+            attention = (self.log_scale.exp() * functional.normalize(query, dim=-1) @ keys.mT).softmax(-1)
             return (attention @ members).clamp(min=SMALLEST).log()
 
         return classify

@@ -50,6 +50,20 @@ class ProtoNetConfig(MetaTrainConfig, SimilarityChoice):
     validate_every: int = Field(default=500, gt=0)
 
 
+class RelationNetConfig(MetaTrainConfig, SimilarityChoice):
+    """Of `RelationNet`; by Sung et al. (2018) trained as it is tested, one episode a step, with 10 queries a class at 5 shots."""
+
+    strategy: Literal["relation-net"] = "relation-net"
+    n_query: int = Field(default=10, gt=0)
+    iterations: int = Field(default=20_000, gt=0)
+    meta_batch: int = Field(default=1, gt=0)
+    validate_every: int = Field(default=500, gt=0)
+
+    def arguments(self) -> dict[str, Any]:
+        """What the relation network is made of."""
+        return {"similarity": self.similarity, "structure": self.structure}
+
+
 class R2D2Config(MetaTrainConfig, SimilarityChoice):
     """Of `R2D2`; the number of iterations is that of `ProtoNetConfig`, its ways those of the test."""
 

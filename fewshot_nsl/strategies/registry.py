@@ -24,6 +24,7 @@ from fewshot_nsl.strategies.meta_configs import (
     MetaTrainConfig,
     ProtoNetConfig,
     R2D2Config,
+    RelationNetConfig,
 )
 from fewshot_nsl.strategies.meta_dynamic import MetaDynamic
 from fewshot_nsl.strategies.meta_static import MetaStatic
@@ -32,6 +33,7 @@ from fewshot_nsl.strategies.nearest_neighbour import NearestNeighbour
 from fewshot_nsl.strategies.norm_finetuned import NormFinetuned
 from fewshot_nsl.strategies.protonet import ProtoNet
 from fewshot_nsl.strategies.r2d2 import R2D2
+from fewshot_nsl.strategies.relation_net import RelationNet
 from fewshot_nsl.strategies.retrained import RetrainedClassifier
 from fewshot_nsl.strategies.ridge import RidgeClassifier
 from fewshot_nsl.strategies.simple_shot import SimpleShot
@@ -83,6 +85,7 @@ META_STRATEGIES: dict[str, MetaStrategyEntry] = {
     "matching-net": MetaStrategyEntry(MatchingNet, MatchingNetConfig),
     "protonet": MetaStrategyEntry(ProtoNet, ProtoNetConfig),
     "r2d2": MetaStrategyEntry(R2D2, R2D2Config),
+    "relation-net": MetaStrategyEntry(RelationNet, RelationNetConfig),
     "meta-static": MetaStrategyEntry(MetaStatic, MetaStaticConfig, pretrained="plain"),
     "meta-dynamic": MetaStrategyEntry(MetaDynamic, MetaDynamicConfig, pretrained="dynamic"),
     "meta-classifier": MetaStrategyEntry(MetaClassifier, MetaClassifierConfig, pretrained="plain"),
@@ -102,6 +105,7 @@ STRATEGIES: dict[str, StrategyEntry] = {
     "matching-net": StrategyEntry("MatchingNet", "matching-net", MatchingNet),
     "protonet": StrategyEntry("ProtoNet", "protonet", ProtoNet),
     "r2d2": StrategyEntry("R2-D2, ridge regression", "r2d2", R2D2),
+    "relation-net": StrategyEntry("RelationNet", "relation-net", RelationNet),
     "static": StrategyEntry("static NSN, finetuned", "plain", StaticFinetuned),
     "meta-static": StrategyEntry("static NSN, meta-learned", "meta-static", MetaStatic),
     "meta-classifier": StrategyEntry("plain, meta-learned classifier", "meta-classifier", MetaClassifier),

@@ -170,5 +170,5 @@ def test_the_width_is_the_usual_one_where_none_is_given(backbone: str, width: in
 
 
 def test_a_choice_of_an_unknown_backbone_is_refused_in_one_line() -> None:
-    with pytest.raises(ConfigurationError, match=r"^backbone 'vgg' is unknown: expected one of cnn4, cnn9, [a-z0-9, -]*$"):
+    with pytest.raises(ConfigurationError, match=r"^backbone 'vgg' is unknown: expected one of cnn4, cnn4-maps, cnn9, [a-z0-9, -]*$"):
         BackboneChoice.checked({"backbone": "vgg"})

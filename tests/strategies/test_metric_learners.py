@@ -1,4 +1,4 @@
-"""ProtoNet, MatchingNet and R2-D2: against formulas by loops, and what they learn."""
+"""ProtoNet, MatchingNet, R2-D2 and RelationNet: against formulas by loops, and what they learn."""
 
 import math
 from collections.abc import Callable
@@ -9,13 +9,14 @@ from torch import Tensor, nn
 
 from fewshot_nsl.backbones import Backbone
 from fewshot_nsl.episodes import EpisodeBatch
-from fewshot_nsl.strategies import R2D2, MatchingNet, MetricLearner, ProtoNet
+from fewshot_nsl.strategies import R2D2, MatchingNet, MetricLearner, ProtoNet, RelationNet
 
 BUILD: dict[str, Callable[[Backbone], MetricLearner]] = {
     "protonet": ProtoNet,
     "matching-net": MatchingNet,
     "full context": lambda backbone: MatchingNet(backbone, full_context=True, reads=2),
     "r2d2": R2D2,
+    "relation-net": RelationNet,
 }
 EVERY = pytest.mark.parametrize("name", BUILD)
 WAY, SHOT, D = 3, 2, 4
@@ -27,6 +28,7 @@ class Flat(Backbone):
     def __init__(self, features: int = D) -> None:
         super().__init__()
         self.features = features
+        self.map_shape = features // 4, 2, 2
         self.norm = nn.BatchNorm1d(features)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -55,7 +57,7 @@ def _by_hand(name: str, support: Tensor, labels: Tensor, query: Tensor) -> list[
         means = [support[labels == way].mean(0) for way in range(WAY)]
         return [-sum((float(q) - float(m)) ** 2 for q, m in zip(query, mean, strict=True)) for mean in means]
     if name == "matching-net":
-        attention = [math.exp(_cosine(query, each)) for each in support]
+        attention = [math.exp(10 * _cosine(query, each)) for each in support]
         return [math.log(sum(a for a, label in zip(attention, labels, strict=True) if label == way) / sum(attention)) for way in range(WAY)]
     # The primal problem, where the strategy solves the dual one.
     unit = torch.stack([each / each.norm() for each in support])
