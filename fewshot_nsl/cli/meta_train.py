@@ -18,7 +18,7 @@ def meta_train(
         typer.Option(
             "--strategy",
             show_default=STRATEGY,
-            help="What is learned: meta-static, meta-dynamic, meta-classifier, maml, protonet, matching-net, relation-net or r2d2.",
+            help="What is learned: meta-static, meta-dynamic, meta-classifier, maml, protonet, matching-net, relation-net, r2d2 or leo.",
         ),
     ] = None,
     dataset: options.Dataset = None,
@@ -38,17 +38,23 @@ def meta_train(
     n_shot: Annotated[int | None, typer.Option(min=1, show_default="5", help="Support images of a class.")] = None,
     n_query: Annotated[int | None, typer.Option(min=1, show_default="15; 10 of relation-net", help="Query images of a class.")] = None,
     iterations: Annotated[
-        int | None, typer.Option(min=1, help="Outer steps.", show_default="1000 from a pretrained backbone; 60000 of maml, else 20000")
+        int | None,
+        typer.Option(min=1, help="Outer steps.", show_default="1000 from a pretrained backbone, 20000 of leo; 60000 of maml, else 20000"),
     ] = None,
     meta_batch: Annotated[
-        int | None, typer.Option(min=1, help="Tasks of an outer step.", show_default="2 from a pretrained backbone; 1 of protonet, else 4")
+        int | None,
+        typer.Option(
+            min=1,
+            help="Tasks of an outer step.",
+            show_default="2 from a pretrained backbone, 12 of leo; 1 of protonet and relation-net, else 4",
+        ),
     ] = None,
     lr: Annotated[float | None, typer.Option(show_default="0.001", help="Of Adam, outside; falls to 0 along a cosine.")] = None,
     inner_lr: Annotated[
         float | None,
         typer.Option(
-            help="Inside, of M or its predictors, of all weights in maml, of the classifier in meta-classifier.",
-            show_default="0.01; 10.0 of meta-classifier",
+            help="Inside, of M or its predictors, of all weights in maml, of the classifier in meta-classifier, of codes in leo.",
+            show_default="0.01; 10.0 of meta-classifier; 1.0 of leo",
         ),
     ] = None,
     inner_lr_classifier: Annotated[
@@ -69,7 +75,8 @@ def meta_train(
         bool | None, typer.Option("--augment/--no-augment", show_default="no-augment", help="Crop and flip, as the dataset allows.")
     ] = None,
     validate_every: Annotated[
-        int | None, typer.Option(min=1, help="Outer steps between validations.", show_default="100 from a pretrained backbone, else 500")
+        int | None,
+        typer.Option(min=1, help="Outer steps between validations.", show_default="100 from a pretrained backbone, else 500; 500 of leo"),
     ] = None,
     validation_episodes: Annotated[int | None, typer.Option(min=1, show_default="100", help="Episodes of a validation.")] = None,
     recipe: recipe_options.Name = None,

@@ -3,11 +3,13 @@
 from fewshot_nsl.strategies.cosine import CosineClassifier
 from fewshot_nsl.strategies.episode_learner import EpisodeLearner
 from fewshot_nsl.strategies.finetuned import Finetuned
+from fewshot_nsl.strategies.leo import LEO
 from fewshot_nsl.strategies.maml import MAML
 from fewshot_nsl.strategies.matching_net import MatchingNet
 from fewshot_nsl.strategies.meta_classifier import MetaClassifier
 from fewshot_nsl.strategies.meta_configs import (
     InnerLoopConfig,
+    LEOConfig,
     MAMLConfig,
     MatchingNetConfig,
     MetaClassifierConfig,
@@ -46,6 +48,7 @@ from fewshot_nsl.strategies.static_finetuned import StaticFinetuned
 from fewshot_nsl.strategies.strategy import Adapting, Classifier, FeatureLearner, Learner, LearnsBase, Precise, Strategy
 
 __all__ = [
+    "LEO",
     "MAML",
     "META_STRATEGIES",
     "R2D2",
@@ -58,6 +61,7 @@ __all__ = [
     "FeatureStrategy",
     "Finetuned",
     "InnerLoopConfig",
+    "LEOConfig",
     "Learner",
     "LearnsBase",
     "MAMLConfig",

@@ -64,6 +64,30 @@ class RelationNetConfig(MetaTrainConfig, SimilarityChoice):
         return {"similarity": self.similarity, "structure": self.structure}
 
 
+class LEOConfig(MetaTrainConfig):
+    """Of `LEO`; numbers of its own are those of the authors' code. They clip gradients, which is not done here."""
+
+    strategy: Literal["leo"] = "leo"
+    iterations: int = Field(default=20_000, gt=0)
+    meta_batch: int = Field(default=12, gt=0)
+    validate_every: int = Field(default=500, gt=0)
+    latents: int = Field(default=64, gt=0, description="numbers of a code")
+    inner_lr: float = Field(default=1.0, gt=0, description="of codes, where it starts")
+    inner_steps: int = Field(default=5, ge=0, description="on codes")
+    finetune_lr: float = Field(default=0.001, gt=0, description="of weights, where it starts")
+    finetune_steps: int = Field(default=5, ge=0, description="on weights")
+    dropout: float = Field(default=0.3, ge=0, lt=1, description="of the encoder's inputs")
+    kl_weight: float = Field(default=0.001, ge=0)
+    encoder_penalty: float = Field(default=1e-9, ge=0)
+    l2: float = Field(default=1e-8, ge=0)
+    orthogonality: float = Field(default=0.001, ge=0)
+
+    def arguments(self) -> dict[str, Any]:
+        """All of the strategy's own."""
+        own = LEOConfig.model_fields.keys() - MetaTrainConfig.model_fields.keys() - {"inner_lr", "inner_steps"}
+        return self.model_dump(include=own) | {"lr": self.inner_lr, "steps": self.inner_steps}
+
+
 class R2D2Config(MetaTrainConfig, SimilarityChoice):
     """Of `R2D2`; the number of iterations is that of `ProtoNetConfig`, its ways those of the test."""
 

@@ -12,10 +12,12 @@ from fewshot_nsl.errors import ConfigurationError
 from fewshot_nsl.strategies.cosine import CosineClassifier
 from fewshot_nsl.strategies.episode_learner import EpisodeLearner
 from fewshot_nsl.strategies.finetuned import Finetuned
+from fewshot_nsl.strategies.leo import LEO
 from fewshot_nsl.strategies.maml import MAML
 from fewshot_nsl.strategies.matching_net import MatchingNet
 from fewshot_nsl.strategies.meta_classifier import MetaClassifier
 from fewshot_nsl.strategies.meta_configs import (
+    LEOConfig,
     MAMLConfig,
     MatchingNetConfig,
     MetaClassifierConfig,
@@ -86,6 +88,7 @@ META_STRATEGIES: dict[str, MetaStrategyEntry] = {
     "protonet": MetaStrategyEntry(ProtoNet, ProtoNetConfig),
     "r2d2": MetaStrategyEntry(R2D2, R2D2Config),
     "relation-net": MetaStrategyEntry(RelationNet, RelationNetConfig),
+    "leo": MetaStrategyEntry(LEO, LEOConfig, pretrained="plain"),
     "meta-static": MetaStrategyEntry(MetaStatic, MetaStaticConfig, pretrained="plain"),
     "meta-dynamic": MetaStrategyEntry(MetaDynamic, MetaDynamicConfig, pretrained="dynamic"),
     "meta-classifier": MetaStrategyEntry(MetaClassifier, MetaClassifierConfig, pretrained="plain"),
@@ -106,6 +109,7 @@ STRATEGIES: dict[str, StrategyEntry] = {
     "protonet": StrategyEntry("ProtoNet", "protonet", ProtoNet),
     "r2d2": StrategyEntry("R2-D2, ridge regression", "r2d2", R2D2),
     "relation-net": StrategyEntry("RelationNet", "relation-net", RelationNet),
+    "leo": StrategyEntry("LEO", "leo", LEO),
     "static": StrategyEntry("static NSN, finetuned", "plain", StaticFinetuned),
     "meta-static": StrategyEntry("static NSN, meta-learned", "meta-static", MetaStatic),
     "meta-classifier": StrategyEntry("plain, meta-learned classifier", "meta-classifier", MetaClassifier),

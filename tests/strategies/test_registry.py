@@ -112,7 +112,7 @@ def test_titles_tell_strategies_apart() -> None:
 
 def test_what_a_strategy_is_trained_from_is_said() -> None:
     pretrained = {name: get_meta_strategy(name).pretrained for name in META_STRATEGIES if not get_meta_strategy(name).from_scratch}
-    assert pretrained == {"meta-static": "plain", "meta-dynamic": "dynamic", "meta-classifier": "plain"}
+    assert pretrained == {"leo": "plain", "meta-static": "plain", "meta-dynamic": "dynamic", "meta-classifier": "plain"}
     for entry in META_STRATEGIES.values():
         assert entry.from_scratch is (entry.pretrained is None) is issubclass(entry.config, SimilarityChoice)
 

@@ -74,6 +74,7 @@ def network_runs(
     for name in META_STRATEGIES.keys() - runs.keys():
         entry = get_meta_strategy(name)
         settings = maml_config.model_dump(exclude={"strategy"}) | {"validation_n_way": maml_config.n_way}
+        settings |= {"lr": 0.001, "inner_lr": 1.0} if name == "leo" else {}  # others learn by steps that are far too large for it
         config = entry.config.checked({key: value for key, value in settings.items() if key in entry.config.model_fields})
         pretrained = load_checkpoint(runs[entry.pretrained].best) if entry.pretrained else None
         runs[name] = meta_train(trained, tiny_store, pretrained, config, CPU)
