@@ -39,7 +39,7 @@ def meta_train(
     n_query: Annotated[int | None, typer.Option(min=1, show_default="15; 10 of relation-net", help="Query images of a class.")] = None,
     iterations: Annotated[
         int | None,
-        typer.Option(min=1, help="Outer steps.", show_default="1000 from a pretrained backbone, 20000 of leo; 60000 of maml, else 20000"),
+        typer.Option(min=1, help="Outer steps.", show_default="1000 from a pretrained backbone; 60000 of maml, else 20000"),
     ] = None,
     meta_batch: Annotated[
         int | None,
@@ -76,7 +76,7 @@ def meta_train(
     ] = None,
     validate_every: Annotated[
         int | None,
-        typer.Option(min=1, help="Outer steps between validations.", show_default="100 from a pretrained backbone, else 500; 500 of leo"),
+        typer.Option(min=1, help="Outer steps between validations.", show_default="100 from a pretrained backbone, else 500"),
     ] = None,
     validation_episodes: Annotated[int | None, typer.Option(min=1, show_default="100", help="Episodes of a validation.")] = None,
     recipe: recipe_options.Name = None,
