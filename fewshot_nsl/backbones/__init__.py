@@ -15,6 +15,7 @@ from fewshot_nsl.backbones.describe import (
     build_model,
     usual_width,
 )
+from fewshot_nsl.backbones.first_statistics import with_first_statistics
 from fewshot_nsl.backbones.normalise import Normalise
 from fewshot_nsl.backbones.plain import PlainCIFAR, PlainImageNet
 from fewshot_nsl.backbones.pooled import NormReluPool2d, use_kernels
@@ -43,4 +44,5 @@ __all__ = [
     "use_kernels",
     "usual_width",
     "with_batch_statistics",
+    "with_first_statistics",
 ]

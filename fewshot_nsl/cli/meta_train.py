@@ -65,6 +65,14 @@ def meta_train(
     first_order: Annotated[
         bool | None, typer.Option("--first-order/--second-order", show_default="second-order", help="Leave out second derivatives.")
     ] = None,
+    transductive: Annotated[
+        bool | None,
+        typer.Option(
+            "--transductive/--inductive",
+            show_default="transductive",
+            help="Whether maml normalises queries by their own statistics, all together, or by the supports'.",
+        ),
+    ] = None,
     full_context: Annotated[
         bool | None,
         typer.Option(
@@ -120,6 +128,7 @@ def meta_train(
         "inner_steps": inner_steps,
         "inner_test_steps": inner_test_steps,
         "first_order": first_order,
+        "transductive": transductive,
         "full_context": full_context,
         "augment": augment,
         "validate_every": validate_every,

@@ -66,7 +66,8 @@ def print_table(evaluation: "Evaluation") -> None:
     e = evaluation
     episodes = f"{e.episodes} {'frozen episodes' if e.frozen else 'episodes'}"
     title = f"{e.dataset}, {e.split} classes: {e.n_way}-way {shots(e.n_shot)}-shot, {episodes}, {e.n_query} queries a class"
-    table = Table(title=title, title_justify="left", caption="Accuracy in %, mean over episodes ± 95 % interval.", caption_justify="left")
+    caption = "Accuracy in %, mean over episodes ± 95 % interval. Rows are inductive where not marked."
+    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
     table.add_column("strategy")
     table.add_column("backbone")
     table.add_column("weights", justify="right")

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fewshot_nsl.backbones import Backbone, Normalise
+from fewshot_nsl.backbones.first_statistics import NormByFirst2d, NormReluPoolByFirst2d
 from fewshot_nsl.backbones.pooled import NormReluPool2d
 from fewshot_nsl.inner_loop.layers import TaskBatchNorm2d, TaskConv2d, TaskStaticConv2d
 from fewshot_nsl.inner_loop.parameters import Parameters
@@ -26,6 +27,8 @@ _LEAVES: dict[type[nn.Module], Callable[[Any], nn.Module]] = {
     StaticSimilarityConv2d: TaskStaticConv2d,
     nn.BatchNorm2d: TaskBatchNorm2d,
     NormReluPool2d: TaskNormReluPool2d,
+    NormByFirst2d: TaskBatchNorm2d,
+    NormReluPoolByFirst2d: TaskNormReluPool2d,
     # Done once for all steps, by `prepare`.
     Normalise: lambda _: nn.Identity(),
     nn.ReLU: lambda layer: layer,

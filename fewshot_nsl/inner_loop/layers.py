@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fewshot_nsl.backbones.first_statistics import NormByFirst2d, normalise_by_first
 from fewshot_nsl.kernels.convolution import Geometry, convolution
 from fewshot_nsl.similarity import StaticSimilarityConv2d
 from fewshot_nsl.similarity.structure import get_structure
@@ -52,7 +53,7 @@ class TaskStaticConv2d(TaskConv2d):
 
 
 class TaskBatchNorm2d(nn.Module):
-    """`nn.BatchNorm2d`: each task by its own batch, or all by the running statistics, which stay as they are."""
+    """`nn.BatchNorm2d`: each task by its own batch, or the first images of it, or all by the running statistics, which stay as they are."""
 
     def __init__(self, layer: nn.BatchNorm2d) -> None:
         super().__init__()
@@ -60,6 +61,7 @@ class TaskBatchNorm2d(nn.Module):
         self.register_buffer("running_mean", layer.running_mean)
         self.register_buffer("running_var", layer.running_var)
         self.by_batch = layer.training or layer.running_mean is None
+        self.first = layer.count if isinstance(layer, NormByFirst2d) else None
 
     def affine(self, tasks: int) -> tuple[Float[Tensor, " tasks_c"], Float[Tensor, " tasks_c"]]:
         """Weight and bias of every channel."""
@@ -69,9 +71,20 @@ class TaskBatchNorm2d(nn.Module):
         """Running mean and variance of every channel."""
         return self.get_buffer("running_mean").repeat(tasks), self.get_buffer("running_var").repeat(tasks)
 
+    def counted(
+        self, images: Float[Tensor, "n tasks_c h w"]
+    ) -> tuple[Float[Tensor, "counted tasks_c h w"], Float[Tensor, "others tasks_c h w"] | None]:
+        """The images that the statistics of the batch are of, and the others, if there are any."""
+        if self.first is None or len(images) <= self.first:
+            return images, None
+        counted, others = images.split([self.first, len(images) - self.first])
+        return counted, others
+
     def forward(self, images: Float[Tensor, "n tasks_c h w"]) -> Float[Tensor, "n tasks_c h w"]:
         """Normalise each channel."""
         tasks = images.shape[1] // self.channels
+        if self.first is not None:
+            return normalise_by_first(images, self.first, *self.affine(tasks), self.eps)
         mean, variance = (None, None) if self.by_batch else self.running(tasks)
         return functional.batch_norm(images, mean, variance, *self.affine(tasks), training=self.by_batch, eps=self.eps)
 

@@ -13,6 +13,8 @@ from fewshot_nsl.kernels.stage import affine_relu, conv_pool, pool, pool_with_mo
 
 _FUSED = ((1, 1), (1, 1), (1, 1))
 """Stride, padding and dilation that `conv_pool` has."""
+_FEW = 4
+"""Channels of images as people have them. A patch of many more has moments that cost more than the convolution."""
 
 
 class TaskNormReluPool2d(TaskBatchNorm2d):
@@ -54,19 +56,24 @@ class TaskSequential(nn.Sequential):
         weight, bias = norm.affine(tasks)
         sign = torch.where(weight.detach() < 0, -1.0, 1.0).to(weight.dtype)
         kernel, weight = layer.kernel(tasks) * sign[:, None, None, None], weight * sign
-        # Statistics of the batch need every number of the convolution, or, below it, the moments of what its taps see.
+        geometry = Geometry(*layer.window, tasks * layer.groups)
         fused = layer.window == _FUSED and layer.groups == 1 and kernel.shape[2:] == (3, 3)
-        if fused and not (norm.by_batch and images.requires_grad):
-            pooled = conv_pool(images, kernel, tasks, self.kernels)
-            mean, variance = self._moments_of_patches(images, kernel, tasks) if norm.by_batch else norm.running(tasks)
-        else:
-            output = convolution(images, kernel, Geometry(*layer.window, tasks * layer.groups))
-            if norm.by_batch:
-                pooled, mean, variance = pool_with_moments(output, self.kernels)
-            else:
-                pooled, (mean, variance) = pool(output, self.kernels), norm.running(tasks)
+
+        def pooled_alone(part: Tensor) -> Tensor:
+            return conv_pool(part, kernel, tasks, self.kernels) if fused else pool(convolution(part, kernel, geometry), self.kernels)
+
+        # Statistics of the batch need every number of the convolution, or, below it, the moments of what its taps see.
         if not norm.by_batch:
+            pooled, (mean, variance) = pooled_alone(images), norm.running(tasks)
             mean = mean * sign
+        elif fused and not images.requires_grad and layer.in_channels <= _FEW:
+            pooled = pooled_alone(images)
+            mean, variance = self._moments_of_patches(norm.counted(images)[0], kernel, tasks)
+        else:
+            counted, others = norm.counted(images)
+            pooled, mean, variance = pool_with_moments(convolution(counted, kernel, geometry), self.kernels)
+            if others is not None:
+                pooled = torch.cat([pooled, pooled_alone(others)])
         slope = weight * (variance + norm.eps).rsqrt()
         return affine_relu(pooled, slope, bias - slope * mean, self.kernels)
 

@@ -37,6 +37,6 @@ class MetaClassifier(MetaPretrained):
             backbone, n_way=n_way, steps=steps, test_steps=test_steps, lr_classifier=lr, first_order=first_order, engine=engine
         )
 
-    def task_network(self) -> TaskNetwork:
+    def task_network(self, n_support: int) -> TaskNetwork:
         """The backbone, encoding each image once."""
-        return FrozenNetwork(super().task_network())
+        return FrozenNetwork(super().task_network(n_support))

@@ -174,3 +174,8 @@ class MAMLConfig(InnerLoopConfig, SimilarityChoice):
     iterations: int = Field(default=60_000, gt=0)
     meta_batch: int = Field(default=4, gt=0)
     validate_every: int = Field(default=500, gt=0)
+    transductive: Annotated[bool, LeftOut()] = Field(default=True, description="queries are normalised together, or by the supports")
+
+    def arguments(self) -> dict[str, Any]:
+        """With the setting."""
+        return {**super().arguments(), "transductive": self.transductive}

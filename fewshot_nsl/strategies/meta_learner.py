@@ -41,14 +41,26 @@ class MetaLearner(EpisodeLearner):
         self.n_way, self.steps, self.test_steps, self.first_order = n_way, steps, test_steps, first_order
         self.engine = engine or fast()
 
-    def task_network(self) -> TaskNetwork:
-        """The backbone, ready for many tasks."""
+    def task_network(self, n_support: int) -> TaskNetwork:
+        """The backbone, ready for many tasks of `n_support` support images each."""
+        del n_support
         return self.engine.network(self.backbone)
 
     @abstractmethod
     def logits(self, network: TaskNetwork, parameters: Parameters, prepared: Tensor) -> Float[Tensor, "tasks n way"]:
         """Logits of each task's `prepared` images; `network` is `task_network()`, `parameters` are the task's own of what is `moving`."""
         ...
+
+    def query_logits(
+        self,
+        network: TaskNetwork,
+        parameters: Parameters,
+        support: UInt8[Tensor, "tasks n_support c h w"],
+        query: UInt8[Tensor, "tasks n_query c h w"],
+    ) -> Float[Tensor, "tasks n_query way"]:
+        """Logits of each task's queries once its supports made `parameters` its own; here these are all that is left of the supports."""
+        del support
+        return self.logits(network, parameters, network.prepare(query))
 
     def fit(self, support: UInt8[Tensor, "tasks n_support c h w"], support_labels: Int64[Tensor, "tasks n_support"]) -> Classifier:
         """Adapt what moves to each task with `test_steps` steps.
@@ -59,18 +71,18 @@ class MetaLearner(EpisodeLearner):
         way = int(support_labels.max()) + 1
         if way != self.n_way:
             raise EpisodeError(f"{self.name} learned a {self.n_way}-way classifier, the episodes have {way} ways; use --n-way {self.n_way}")
-        network = self.task_network()
+        network = self.task_network(support.shape[1])
         start = {name: value.detach() for name, value in expand(self.moving, len(support)).items()}
         adapted = self._adapt(network, start, support, support_labels, self.test_steps, first_order=True)
         adapted = {name: value.detach() for name, value in adapted.items()}
-        return torch.no_grad()(lambda query: self.logits(network, adapted, network.prepare(query)))
+        return torch.no_grad()(lambda query: self.query_logits(network, adapted, support, query))
 
     def loss(self, batch: EpisodeBatch) -> Float[Tensor, " tasks"]:
         """Mean cross entropy on each task's queries after adapting to its supports; differentiable through the inner loop."""
-        network = self.task_network()
+        network = self.task_network(batch.support.shape[1])
         start = expand(self.moving, len(batch.support))
         adapted = self._adapt(network, start, batch.support, batch.support_labels, self.steps, first_order=self.first_order)
-        return cross_entropies(self.logits(network, adapted, network.prepare(batch.query)), batch.query_labels)
+        return cross_entropies(self.query_logits(network, adapted, batch.support, batch.query), batch.query_labels)
 
     def _adapt(
         self, network: TaskNetwork, start: Parameters, support: Tensor, labels: Tensor, steps: int, *, first_order: bool

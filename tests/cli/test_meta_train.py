@@ -1,9 +1,14 @@
 import re
+from pathlib import Path
 
 import pytest
+import typer
 from typer.main import get_command
+from typer.testing import CliRunner
 
 from fewshot_nsl.cli import app
+from fewshot_nsl.cli.meta_train import meta_train
+from fewshot_nsl.errors import ConfigurationError
 from fewshot_nsl.strategies import META_STRATEGIES, MetaTrainConfig
 
 
@@ -27,3 +32,13 @@ def test_every_setting_has_an_option() -> None:
     settings = {setting for config in configs for setting in config.model_fields}
     assert settings - set(_shown()) == {"validation_n_way"}
     assert "strategy" in MetaTrainConfig.model_fields
+
+
+@pytest.mark.parametrize(("recipe", "option"), [("maml", "--inductive"), ("maml-inductive", "--transductive")])
+def test_the_other_setting_than_a_recipes_is_refused(tmp_path: Path, recipe: str, option: str) -> None:
+    alone = typer.Typer()
+    alone.command()(meta_train)
+    other = option == "--transductive"
+    message = f"^recipe cifar-fs/{recipe} says transductive {not other}, and {other} is asked for; leave one of them out$"
+    with pytest.raises(ConfigurationError, match=message):
+        CliRunner().invoke(alone, ["--recipe", f"cifar-fs/{recipe}", option, "--workspace", str(tmp_path)], catch_exceptions=False)

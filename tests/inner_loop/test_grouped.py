@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fewshot_nsl.backbones import BACKBONES, ModelDescription, build_model, with_batch_statistics
+from fewshot_nsl.backbones import BACKBONES, ModelDescription, build_model, with_batch_statistics, with_first_statistics
 from fewshot_nsl.inner_loop import LoopedNetwork, Parameters, TaskNetwork
 from fewshot_nsl.inner_loop.grouped import GroupedNetwork, can_be_grouped
 from fewshot_nsl.kernels import Kernels, NativeKernels, PlainKernels, build_native, compiler
@@ -54,16 +54,20 @@ def _results(network: TaskNetwork, images: Tensor, start: Parameters) -> list[Te
 @pytest.mark.parametrize("backbone", list(BACKBONES))
 @pytest.mark.parametrize("similarity", ["plain", "static", "dynamic"])
 def test_which_networks_can_be_grouped(backbone: str, similarity: str) -> None:
-    assert can_be_grouped(_build(backbone, similarity)) is (backbone in GROUPED and similarity != "dynamic")
+    network = _build(backbone, similarity)
+    expected = backbone in GROUPED and similarity != "dynamic"
+    assert can_be_grouped(network) is can_be_grouped(with_first_statistics(with_batch_statistics(network), 2)) is expected
 
 
 @pytest.mark.parametrize("backbone", GROUPED)
-@pytest.mark.parametrize("statistics", ["running", "batch"])
+@pytest.mark.parametrize("statistics", ["running", "batch", "first", "first are all"])
 @pytest.mark.parametrize("moving", ["all", "some", "M"])
 def test_grouped_is_looped_to_the_second_derivative(kernels: Kernels, backbone: str, statistics: str, moving: str) -> None:
     network = _build(backbone, "static" if moving == "M" else "plain").eval()
-    if statistics == "batch":
+    if statistics != "running":
         network = with_batch_statistics(network)
+    if statistics.startswith("first"):
+        network = with_first_statistics(network, 3 if statistics == "first are all" else 2)
     names = [name for name, _ in network.named_parameters()]
     chosen = {"all": names, "some": names[::2], "M": [name for name in names if name.endswith(".M")]}[moving]
     random = torch.Generator().manual_seed(1)

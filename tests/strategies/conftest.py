@@ -66,12 +66,13 @@ def new_learner(tiny_store: ImageStore) -> Callable[..., EpisodeLearner]:
 
 
 @pytest.fixture
-def build(backbone: Backbone, dynamic_backbone: Backbone, base_images: Tensor) -> Callable[[str], Strategy]:
-    """A strategy by its name in `STRATEGIES`, for 3 ways, that has seen the base images where it wants to."""
+def build(backbone: Backbone, dynamic_backbone: Backbone, base_images: Tensor) -> Callable[..., Strategy]:
+    """A strategy by its name in `STRATEGIES`, for 3 ways, that has seen the base images where it wants to; settings by keyword."""
 
-    def make(name: str) -> Strategy:
+    def make(name: str, **settings: Any) -> Strategy:
         entry = STRATEGIES[name]
-        settings = {"n_way": 3} if "n_way" in inspect.signature(entry.build).parameters else {}
+        if "n_way" in inspect.signature(entry.build).parameters:
+            settings["n_way"] = 3
         torch.manual_seed(0)
         network = META_STRATEGIES[name].pretrained if name in META_STRATEGIES else entry.network
         strategy = entry.build(dynamic_backbone if network == "dynamic" else backbone, **settings)

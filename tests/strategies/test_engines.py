@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -11,16 +12,18 @@ from fewshot_nsl.kernels import compiler
 from fewshot_nsl.strategies import META_STRATEGIES, EpisodeLearner, InnerLoopConfig
 
 FAST = pytest.param("fast", marks=pytest.mark.skipif(compiler() is None, reason="there is no C++ compiler"))
-ADAPTING = [name for name, entry in META_STRATEGIES.items() if issubclass(entry.config, InnerLoopConfig)]
+ADAPTING = [pytest.param(name, {}, id=name) for name, entry in META_STRATEGIES.items() if issubclass(entry.config, InnerLoopConfig)]
+ADAPTING.append(pytest.param("maml", {"transductive": False}, id="maml, inductive"))
 GPU = pytest.param("plain", "cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"))
 STEPS = 100
 
+Settings = dict[str, Any]
 NewLearner = Callable[..., EpisodeLearner]
 
 
-def _gradients(store: ImageStore, new_learner: NewLearner, name: str, engine: str, device: str, *, first_order: bool) -> list[Tensor]:
+def _gradients(store: ImageStore, new_learner: NewLearner, name: str, engine: str, device: str, **settings: Any) -> list[Tensor]:
     """Losses of two tasks, and the gradient of their mean in everything that is learned, away from where training starts."""
-    learner = new_learner(name, n_way=3, steps=3, first_order=first_order, engine=choose_engine(engine)).double()
+    learner = new_learner(name, n_way=3, steps=3, engine=choose_engine(engine), **settings).double()
     moving = [parameter for parameter in learner.parameters() if parameter.requires_grad]
     with torch.no_grad():
         for parameter in moving:
@@ -32,20 +35,20 @@ def _gradients(store: ImageStore, new_learner: NewLearner, name: str, engine: st
 
 
 @pytest.mark.parametrize("first_order", [False, True])
-@pytest.mark.parametrize("name", ADAPTING)
+@pytest.mark.parametrize(("name", "settings"), ADAPTING)
 @pytest.mark.parametrize(("engine", "device"), [("plain", "cpu"), pytest.param("fast", "cpu", marks=FAST.marks), GPU])
 def test_losses_and_meta_gradients_are_those_of_higher(
-    tiny_store: ImageStore, new_learner: NewLearner, name: str, engine: str, device: str, *, first_order: bool
+    tiny_store: ImageStore, new_learner: NewLearner, name: str, settings: Settings, engine: str, device: str, *, first_order: bool
 ) -> None:
-    expected = _gradients(tiny_store, new_learner, name, "higher", device, first_order=first_order)
-    found = _gradients(tiny_store, new_learner, name, engine, device, first_order=first_order)
+    expected = _gradients(tiny_store, new_learner, name, "higher", device, first_order=first_order, **settings)
+    found = _gradients(tiny_store, new_learner, name, engine, device, first_order=first_order, **settings)
     for mine, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-7, atol=1e-7 * theirs.abs().max().item())
 
 
-def _losses(store: ImageStore, new_learner: NewLearner, name: str, engine: str) -> list[float]:
+def _losses(store: ImageStore, new_learner: NewLearner, name: str, settings: Settings, engine: str) -> list[float]:
     """Of a hundred outer steps."""
-    learner = new_learner(name, n_way=3, steps=2, engine=choose_engine(engine)).double()
+    learner = new_learner(name, n_way=3, steps=2, engine=choose_engine(engine), **settings).double()
     optimizer = torch.optim.Adam([parameter for parameter in learner.parameters() if parameter.requires_grad], 0.003)
     batches = EpisodeDataset(store, EpisodeSampler(store.split_labels("train"), 3, 1, 2, seed=5), 2 * STEPS, tasks=2)
     losses = []
@@ -58,17 +61,18 @@ def _losses(store: ImageStore, new_learner: NewLearner, name: str, engine: str) 
     return losses
 
 
-@pytest.fixture(scope="module", params=ADAPTING)
-def reference(request: pytest.FixtureRequest, tiny_store: ImageStore, new_learner: NewLearner) -> tuple[str, list[float]]:
+@pytest.fixture(scope="module", params=[pytest.param(case.values, id=case.id) for case in ADAPTING])
+def reference(request: pytest.FixtureRequest, tiny_store: ImageStore, new_learner: NewLearner) -> tuple[str, Settings, list[float]]:
     """A strategy and its losses by `higher`."""
-    return request.param, _losses(tiny_store, new_learner, request.param, "higher")
+    name, settings = request.param
+    return name, settings, _losses(tiny_store, new_learner, name, settings, "higher")
 
 
 @pytest.mark.parametrize("engine", ["plain", FAST])
 def test_a_hundred_outer_steps_end_where_those_of_higher_end(
-    tiny_store: ImageStore, new_learner: NewLearner, reference: tuple[str, list[float]], engine: str
+    tiny_store: ImageStore, new_learner: NewLearner, reference: tuple[str, Settings, list[float]], engine: str
 ) -> None:
-    name, expected = reference
+    name, settings, expected = reference
     if name != "meta-classifier":  # on frozen features there is little to learn: the ways are others in every episode
         assert max(expected[-10:]) < min(expected[:10])
-    assert _losses(tiny_store, new_learner, name, engine) == pytest.approx(expected, abs=1e-3)
+    assert _losses(tiny_store, new_learner, name, settings, engine) == pytest.approx(expected, abs=1e-3)

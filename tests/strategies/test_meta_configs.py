@@ -45,6 +45,14 @@ def test_the_classifiers_rate_is_one_of_its_own_where_similarity_moves_too() -> 
         MAMLConfig.checked({"inner_lr_classifier": 3.0})
 
 
+def test_the_published_setting_is_not_written_and_the_other_is() -> None:
+    assert "transductive" not in MAMLConfig.checked({}).model_dump()
+    inductive = MAMLConfig.checked({"transductive": False})
+    assert inductive.model_dump()["transductive"] is inductive.arguments()["transductive"] is False
+    with pytest.raises(ConfigurationError, match=r"^meta-static has no setting 'transductive': expected some of .*; leave it out$"):
+        MetaStaticConfig.checked({"transductive": False})
+
+
 def test_a_backbone_is_chosen_where_training_starts_from_scratch() -> None:
     assert MAMLConfig.checked({"backbone": "resnet12"}).width == 64
     with pytest.raises(ConfigurationError, match=r"^meta-static has no setting 'width': expected some of .*; leave it out$"):

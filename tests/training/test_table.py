@@ -14,7 +14,7 @@ from fewshot_nsl.errors import CheckpointError, ConfigurationError, DataError, E
 from fewshot_nsl.evaluate import Evaluation, evaluate, normal_interval
 from fewshot_nsl.inner_loop import Engine, fast, higher
 from fewshot_nsl.precision import Precision
-from fewshot_nsl.strategies import META_STRATEGIES, STRATEGIES, InnerLoopConfig, LearnsBase, ProtoNetConfig, SimpleShot
+from fewshot_nsl.strategies import META_STRATEGIES, STRATEGIES, InnerLoopConfig, LearnsBase, MAMLConfig, ProtoNetConfig, SimpleShot
 from fewshot_nsl.training import (
     Row,
     Run,
@@ -255,3 +255,18 @@ def test_a_learned_metric_with_similarity_inside_says_so_in_every_precision(
         workspace, [Row("protonet", checkpoint)], tiny_store, CPU, sampler, **WRITTEN, precision=Precision(name, CPU)
     )
     assert evaluation.rows[0].title == "ProtoNet, static NSN"
+
+
+def test_the_setting_that_maml_was_trained_in_is_that_of_its_row(
+    workspace: Workspace, tiny_store: ImageStore, sampler: EpisodeSampler, maml_run: Run, maml_config: MAMLConfig
+) -> None:
+    run = meta_train(workspace, tiny_store, None, maml_config.model_copy(update={"transductive": False}), CPU)
+    assert run.folder.name != maml_run.folder.name
+    checkpoints = [load_checkpoint(each.best) for each in (maml_run, run)]
+    # One written before there were two settings.
+    old = {name: value for name, value in checkpoints[0].card.settings.items() if name != "transductive"}
+    card = checkpoints[0].card.model_copy(update={"settings": old})
+    chosen = [Row("maml", checkpoint) for checkpoint in (*checkpoints, checkpoints[0].model_copy(update={"card": card}))]
+    rows = evaluate_rows(workspace, chosen, tiny_store, CPU, sampler, **WRITTEN).rows
+    assert [row.transductive for row in rows] == [True, False, True]
+    assert rows[2].accuracies == rows[0].accuracies != rows[1].accuracies
