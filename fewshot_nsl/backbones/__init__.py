@@ -1,5 +1,6 @@
 """Backbones: networks from images `[n, c, h, w]`, uint8 or float in pixel units 0-255, to features `[n, d]`."""
 
+from fewshot_nsl.backbones.as_backbone import ModuleBackbone, as_backbone
 from fewshot_nsl.backbones.backbone import Backbone
 from fewshot_nsl.backbones.batch_statistics import with_batch_statistics
 from fewshot_nsl.backbones.cnn4 import CNN4
@@ -17,6 +18,7 @@ from fewshot_nsl.backbones.describe import (
 )
 from fewshot_nsl.backbones.first_statistics import with_first_statistics
 from fewshot_nsl.backbones.normalise import Normalise
+from fewshot_nsl.backbones.of_timm import timm_backbone
 from fewshot_nsl.backbones.plain import PlainCIFAR, PlainImageNet
 from fewshot_nsl.backbones.pooled import NormReluPool2d, use_kernels
 from fewshot_nsl.backbones.resnet import ResNet18, ResNet50
@@ -31,6 +33,7 @@ __all__ = [
     "BackboneChoice",
     "CNN4Maps",
     "ModelDescription",
+    "ModuleBackbone",
     "NormReluPool2d",
     "Normalise",
     "PlainCIFAR",
@@ -40,7 +43,9 @@ __all__ = [
     "ResNet50",
     "SimilarityChoice",
     "SimilarityKind",
+    "as_backbone",
     "build_model",
+    "timm_backbone",
     "use_kernels",
     "usual_width",
     "with_batch_statistics",

@@ -3,6 +3,7 @@
 from fewshot_nsl.strategies.cosine import CosineClassifier
 from fewshot_nsl.strategies.episode_learner import EpisodeLearner
 from fewshot_nsl.strategies.finetuned import Finetuned
+from fewshot_nsl.strategies.k_shot import DiscriminativeKShot
 from fewshot_nsl.strategies.leo import LEO
 from fewshot_nsl.strategies.maml import MAML
 from fewshot_nsl.strategies.matching_net import MatchingNet
@@ -45,7 +46,7 @@ from fewshot_nsl.strategies.retrained import RetrainedClassifier
 from fewshot_nsl.strategies.ridge import RidgeClassifier
 from fewshot_nsl.strategies.simple_shot import SimpleShot
 from fewshot_nsl.strategies.static_finetuned import StaticFinetuned
-from fewshot_nsl.strategies.strategy import Adapting, Classifier, FeatureLearner, Learner, LearnsBase, Precise, Strategy
+from fewshot_nsl.strategies.strategy import Adapting, Classifier, FeatureLearner, Learner, LearnsBase, LearnsClassifier, Precise, Strategy
 
 __all__ = [
     "LEO",
@@ -56,6 +57,7 @@ __all__ = [
     "Adapting",
     "Classifier",
     "CosineClassifier",
+    "DiscriminativeKShot",
     "EpisodeLearner",
     "FeatureLearner",
     "FeatureStrategy",
@@ -64,6 +66,7 @@ __all__ = [
     "LEOConfig",
     "Learner",
     "LearnsBase",
+    "LearnsClassifier",
     "MAMLConfig",
     "MatchingNet",
     "MatchingNetConfig",

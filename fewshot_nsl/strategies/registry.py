@@ -12,6 +12,7 @@ from fewshot_nsl.errors import ConfigurationError
 from fewshot_nsl.strategies.cosine import CosineClassifier
 from fewshot_nsl.strategies.episode_learner import EpisodeLearner
 from fewshot_nsl.strategies.finetuned import Finetuned
+from fewshot_nsl.strategies.k_shot import DiscriminativeKShot
 from fewshot_nsl.strategies.leo import LEO
 from fewshot_nsl.strategies.maml import MAML
 from fewshot_nsl.strategies.matching_net import MatchingNet
@@ -102,6 +103,7 @@ STRATEGIES: dict[str, StrategyEntry] = {
     "simple-shot": StrategyEntry("plain, SimpleShot", "plain", SimpleShot),
     "cosine": StrategyEntry("plain, cosine classifier", "plain", CosineClassifier),
     "ridge": StrategyEntry("plain, ridge regression", "plain", RidgeClassifier),
+    "k-shot": StrategyEntry("plain, discriminative k-shot", "plain", DiscriminativeKShot),
     "finetuned": StrategyEntry("plain, finetuned", "plain", Finetuned),
     "finetuned-norm": StrategyEntry("plain, BN finetuned", "plain", NormFinetuned),
     "maml": StrategyEntry("MAML", "maml", MAML),

@@ -41,6 +41,15 @@ class LearnsBase(Learner, Protocol):
 
 
 @runtime_checkable
+class LearnsClassifier(Learner, Protocol):
+    """A learner that wants the base classes' own classifier once, before it meets an episode."""
+
+    def learn_classifier(self, weight: Float[Tensor, "classes d"], bias: Float[Tensor, " classes"]) -> None:
+        """Learn from the linear classifier that was pretrained with the backbone, on its features as they are."""
+        ...
+
+
+@runtime_checkable
 class Adapting(Learner, Protocol):
     """A learner that takes gradient steps on a task."""
 

@@ -8,7 +8,7 @@ import torch
 from fewshot_nsl.backbones import Backbone, build_model
 from fewshot_nsl.data import ImageStore
 from fewshot_nsl.errors import CheckpointError
-from fewshot_nsl.strategies import META_STRATEGIES, STRATEGIES, Strategy, check_settings, check_strategy
+from fewshot_nsl.strategies import META_STRATEGIES, STRATEGIES, LearnsClassifier, Strategy, check_settings, check_strategy
 from fewshot_nsl.training.checkpoint import Checkpoint, load_checkpoint, load_state
 from fewshot_nsl.training.row import Row
 from fewshot_nsl.training.run import find_run
@@ -33,17 +33,25 @@ def restore_strategy(name: str, checkpoint: Checkpoint, device: torch.device, se
 
     Raises:
         ConfigurationError: no such strategy, or a setting that it does not have.
-        CheckpointError: the checkpoint is of another network than the strategy takes.
+        CheckpointError: the checkpoint is of another network than the strategy takes, or lacks a classifier that the strategy learns from.
     """
     entry = STRATEGIES[check_strategy(name)]
     card = checkpoint.card
     if card.network != entry.network:
         raise CheckpointError(f"checkpoint {checkpoint.path} is of network '{card.network}': strategy {name} takes '{entry.network}'")
     if name in META_STRATEGIES:
-        strategy = META_STRATEGIES[name].build(build_model(card.description), **card.settings)
-        load_state(strategy, checkpoint.tensors, checkpoint.path)
-        return strategy.to(device)
-    return entry.build(restore_backbone(checkpoint).to(device), **check_settings(name, settings or {}))
+        learner = META_STRATEGIES[name].build(build_model(card.description), **card.settings)
+        load_state(learner, checkpoint.tensors, checkpoint.path)
+        return learner.to(device)
+    strategy = entry.build(restore_backbone(checkpoint).to(device), **check_settings(name, settings or {}))
+    if isinstance(strategy, LearnsClassifier):
+        classifier = checkpoint.part("classifier")
+        if classifier.keys() != {"weight", "bias"}:
+            raise CheckpointError(
+                f"checkpoint {checkpoint.path} has no classifier of its base classes, which strategy {name} learns from; pretrain it again"
+            )
+        strategy.learn_classifier(classifier["weight"].to(device), classifier["bias"].to(device))
+    return strategy
 
 
 def check_store(checkpoint: Checkpoint, store: ImageStore, *, force: bool = False) -> None:

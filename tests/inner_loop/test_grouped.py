@@ -8,7 +8,7 @@ from fewshot_nsl.inner_loop.grouped import GroupedNetwork, can_be_grouped
 from fewshot_nsl.kernels import Kernels, NativeKernels, PlainKernels, build_native, compiler
 from fewshot_nsl.similarity import StaticSimilarityConv2d, convert
 
-GROUPED = ("cnn4", "cnn9", "plain-cifar", "plain-imagenet")
+GROUPED = ("cnn4", "cnn4-maps", "cnn9", "plain-cifar", "plain-imagenet")
 TASKS = 2
 
 

@@ -13,7 +13,7 @@ from fewshot_nsl.backbones import CNN4, Backbone
 from fewshot_nsl.data import ImageStore
 from fewshot_nsl.episodes import EpisodeBatch, EpisodeDataset, EpisodeSampler
 from fewshot_nsl.similarity import SpherePredictor, convert
-from fewshot_nsl.strategies import META_STRATEGIES, STRATEGIES, EpisodeLearner, FeatureLearner, LearnsBase, Strategy
+from fewshot_nsl.strategies import META_STRATEGIES, STRATEGIES, EpisodeLearner, FeatureLearner, LearnsBase, LearnsClassifier, Strategy
 
 Predict = Callable[[Strategy, Tensor, Tensor, Tensor], Tensor]
 
@@ -67,7 +67,7 @@ def new_learner(tiny_store: ImageStore) -> Callable[..., EpisodeLearner]:
 
 @pytest.fixture
 def build(backbone: Backbone, dynamic_backbone: Backbone, base_images: Tensor) -> Callable[..., Strategy]:
-    """A strategy by its name in `STRATEGIES`, for 3 ways, that has seen the base images where it wants to; settings by keyword."""
+    """A strategy by its name in `STRATEGIES`, for 3 ways, given base images or their classifier if it wants them; settings by keyword."""
 
     def make(name: str, **settings: Any) -> Strategy:
         entry = STRATEGIES[name]
@@ -78,6 +78,8 @@ def build(backbone: Backbone, dynamic_backbone: Backbone, base_images: Tensor) -
         strategy = entry.build(dynamic_backbone if network == "dynamic" else backbone, **settings)
         if isinstance(strategy, LearnsBase):
             strategy.learn_base([base_images])
+        if isinstance(strategy, LearnsClassifier):
+            strategy.learn_classifier(torch.randn(4, backbone.features), torch.randn(4))
         return strategy.double() if isinstance(strategy, nn.Module) else strategy
 
     return make

@@ -6,7 +6,7 @@ import torch
 
 from fewshot_nsl.data import ImageStore
 from fewshot_nsl.errors import CheckpointError, ConfigurationError
-from fewshot_nsl.strategies import META_STRATEGIES, STRATEGIES, EpisodeLearner, RetrainedClassifier
+from fewshot_nsl.strategies import META_STRATEGIES, STRATEGIES, DiscriminativeKShot, EpisodeLearner, RetrainedClassifier
 from fewshot_nsl.training import (
     Checkpoint,
     CheckpointCard,
@@ -81,6 +81,19 @@ def test_a_restored_strategy_computes_with_the_restored_backbone(plain: Checkpoi
     images = torch.from_numpy(tiny_store.images[np.arange(5)]).movedim(-1, 1)
     features = restore_backbone(plain).eval()(images).detach()
     torch.testing.assert_close(strategy.encode(images), features / features.norm(dim=1, keepdim=True))
+
+
+def test_a_strategy_that_learns_from_the_base_classifier_is_given_the_checkpoints(plain: Checkpoint) -> None:
+    strategy = restore_strategy("k-shot", plain, CPU)
+    assert isinstance(strategy, DiscriminativeKShot)
+    rows = torch.cat([plain.tensors["classifier.weight"], plain.tensors["classifier.bias"][:, None]], dim=1)
+    assert rows.shape == (4, 5)
+    assert strategy.variance == pytest.approx(float(rows.var(0, correction=0).mean()))
+    bare = plain.model_copy(update={"tensors": {f"backbone.{name}": value for name, value in plain.part("backbone").items()}})
+    message = f"checkpoint {plain.path} has no classifier of its base classes, which strategy k-shot learns from; pretrain it again"
+    with pytest.raises(CheckpointError, match=message):
+        restore_strategy("k-shot", bare, CPU)
+    assert isinstance(restore_strategy("retrained", bare, CPU), RetrainedClassifier)
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
