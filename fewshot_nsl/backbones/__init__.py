@@ -4,6 +4,7 @@ from fewshot_nsl.backbones.backbone import Backbone
 from fewshot_nsl.backbones.batch_statistics import with_batch_statistics
 from fewshot_nsl.backbones.cnn4 import CNN4
 from fewshot_nsl.backbones.cnn9 import CNN9
+from fewshot_nsl.backbones.conditioned import Modulation, conditioned, conditioned_layers, modulating
 from fewshot_nsl.backbones.describe import (
     BACKBONES,
     USUAL_STRUCTURES,
@@ -28,6 +29,7 @@ __all__ = [
     "Backbone",
     "BackboneChoice",
     "ModelDescription",
+    "Modulation",
     "Normalise",
     "PlainCIFAR",
     "PlainImageNet",
@@ -37,6 +39,9 @@ __all__ = [
     "SimilarityChoice",
     "SimilarityKind",
     "build_model",
+    "conditioned",
+    "conditioned_layers",
+    "modulating",
     "use_kernels",
     "usual_width",
     "with_batch_statistics",

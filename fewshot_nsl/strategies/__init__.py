@@ -7,6 +7,7 @@ from fewshot_nsl.strategies.maml import MAML
 from fewshot_nsl.strategies.matching_net import MatchingNet
 from fewshot_nsl.strategies.meta_classifier import MetaClassifier
 from fewshot_nsl.strategies.meta_configs import (
+    CoTrainedConfig,
     InnerLoopConfig,
     MAMLConfig,
     MatchingNetConfig,
@@ -16,6 +17,7 @@ from fewshot_nsl.strategies.meta_configs import (
     MetaTrainConfig,
     ProtoNetConfig,
     R2D2Config,
+    TADAMConfig,
 )
 from fewshot_nsl.strategies.meta_dynamic import MetaDynamic
 from fewshot_nsl.strategies.meta_learner import MetaLearner
@@ -40,15 +42,19 @@ from fewshot_nsl.strategies.retrained import RetrainedClassifier
 from fewshot_nsl.strategies.ridge import RidgeClassifier
 from fewshot_nsl.strategies.simple_shot import SimpleShot
 from fewshot_nsl.strategies.static_finetuned import StaticFinetuned
-from fewshot_nsl.strategies.strategy import Adapting, Classifier, FeatureLearner, Learner, LearnsBase, Precise, Strategy
+from fewshot_nsl.strategies.strategy import Adapting, Classifier, CoTrains, FeatureLearner, Learner, LearnsBase, Precise, Strategy
+from fewshot_nsl.strategies.tadam import TADAM
 
 __all__ = [
     "MAML",
     "META_STRATEGIES",
     "R2D2",
     "STRATEGIES",
+    "TADAM",
     "Adapting",
     "Classifier",
+    "CoTrainedConfig",
+    "CoTrains",
     "CosineClassifier",
     "EpisodeLearner",
     "FeatureLearner",
@@ -84,6 +90,7 @@ __all__ = [
     "StaticFinetuned",
     "Strategy",
     "StrategyEntry",
+    "TADAMConfig",
     "check_strategy",
     "get_meta_strategy",
     "predict",
