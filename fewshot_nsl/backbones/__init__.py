@@ -6,6 +6,7 @@ from fewshot_nsl.backbones.batch_statistics import with_batch_statistics
 from fewshot_nsl.backbones.cnn4 import CNN4
 from fewshot_nsl.backbones.cnn4_maps import CNN4Maps
 from fewshot_nsl.backbones.cnn9 import CNN9
+from fewshot_nsl.backbones.conditioned import Modulation, conditioned, conditioned_layers, modulating
 from fewshot_nsl.backbones.describe import (
     BACKBONES,
     USUAL_STRUCTURES,
@@ -33,6 +34,7 @@ __all__ = [
     "BackboneChoice",
     "CNN4Maps",
     "ModelDescription",
+    "Modulation",
     "ModuleBackbone",
     "NormReluPool2d",
     "Normalise",
@@ -45,6 +47,9 @@ __all__ = [
     "SimilarityKind",
     "as_backbone",
     "build_model",
+    "conditioned",
+    "conditioned_layers",
+    "modulating",
     "timm_backbone",
     "use_kernels",
     "usual_width",

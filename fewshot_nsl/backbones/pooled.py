@@ -27,7 +27,7 @@ class NormReluPool2d(nn.BatchNorm2d):
         by_kernels = self.kernels is not None and input.dtype == self.weight.dtype
         by_batch = self.training or self.running_mean is None
         if not _may_branch(input) or (by_batch and not (self.training and by_kernels)):
-            return functional.relu(functional.max_pool2d(super().forward(input), 2), inplace=True)
+            return self.finish(super().forward(input))
         falling = self.weight < 0
         sign = torch.where(falling, -1.0, 1.0).to(input.dtype)[:, None, None] if falling.any() else None
         turned = input if sign is None else input * sign
@@ -35,6 +35,10 @@ class NormReluPool2d(nn.BatchNorm2d):
             return self._train(turned, sign, self.kernels)
         pooled = functional.max_pool2d(turned, 2)
         return functional.relu(super().forward(pooled if sign is None else pooled * sign), inplace=True)
+
+    def finish(self, normed: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h//2 w//2"]:
+        """What comes after BN alone: ReLU and pooling."""
+        return functional.relu(functional.max_pool2d(normed, 2), inplace=True)
 
     def _train(self, turned: Tensor, sign: Tensor | None, kernels: Kernels) -> Tensor:
         """From the input, its sign changed where the line falls."""

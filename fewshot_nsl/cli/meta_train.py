@@ -18,7 +18,7 @@ def meta_train(
         typer.Option(
             "--strategy",
             show_default=STRATEGY,
-            help="What is learned: meta-static, meta-dynamic, meta-classifier, maml, protonet, matching-net, relation-net, r2d2 or leo.",
+            help="What is learned: meta-static, meta-dynamic, meta-classifier, maml, protonet, matching-net, relation-net, r2d2, leo or tadam.",
         ),
     ] = None,
     dataset: options.Dataset = None,
@@ -39,14 +39,14 @@ def meta_train(
     n_query: Annotated[int | None, typer.Option(min=1, show_default="15; 10 of relation-net", help="Query images of a class.")] = None,
     iterations: Annotated[
         int | None,
-        typer.Option(min=1, help="Outer steps.", show_default="1000 from a pretrained backbone; 60000 of maml, else 20000"),
+        typer.Option(min=1, help="Outer steps.", show_default="1000 from a pretrained backbone; 60000 of maml, 30000 of tadam, else 20000"),
     ] = None,
     meta_batch: Annotated[
         int | None,
         typer.Option(
             min=1,
             help="Tasks of an outer step.",
-            show_default="2 from a pretrained backbone, 12 of leo; 1 of protonet and relation-net, else 4",
+            show_default="2 from a pretrained backbone and of tadam, 12 of leo; 1 of protonet and relation-net, else 4",
         ),
     ] = None,
     lr: Annotated[float | None, typer.Option(show_default="0.001", help="Of Adam, outside; falls to 0 along a cosine.")] = None,
@@ -78,6 +78,9 @@ def meta_train(
         typer.Option(
             "--full-context/--own-features", show_default="own-features", help="Whether matching-net's embeddings see all supports."
         ),
+    ] = None,
+    base_batch: Annotated[
+        int | None, typer.Option(min=1, show_default="64", help="Images of a step of tadam that teaches all base classes at once.")
     ] = None,
     augment: Annotated[
         bool | None, typer.Option("--augment/--no-augment", show_default="no-augment", help="Crop and flip, as the dataset allows.")
@@ -130,6 +133,7 @@ def meta_train(
         "first_order": first_order,
         "transductive": transductive,
         "full_context": full_context,
+        "base_batch": base_batch,
         "augment": augment,
         "validate_every": validate_every,
         "validation_episodes": validation_episodes,

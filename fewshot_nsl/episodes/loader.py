@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from fewshot_nsl.data import ImageStore
@@ -51,6 +51,12 @@ class EpisodeLoader:
     def __getitem__(self, index: int) -> EpisodeBatch:
         """Batch `index`, on the device."""
         return self._begin(self.dataset.draw(index))()
+
+    def read(self, rows: Int64[Tensor, " n"]) -> UInt8[Tensor, "n c h w"]:
+        """Images of these rows of the store, on the device; `rows` are on the CPU."""
+        if self._resident is not None:
+            return self._resident[rows.to(self.device)].movedim(-1, 1)
+        return self._pixels.read(rows).to(self.device)
 
     def _begin(self, episodes: list[Episode]) -> Callable[[], EpisodeBatch]:
         """What any thread may do; the rest, which it gives back, is for the caller's, so that the GPU's work is in the caller's order."""

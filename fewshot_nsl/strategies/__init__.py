@@ -9,6 +9,7 @@ from fewshot_nsl.strategies.maml import MAML
 from fewshot_nsl.strategies.matching_net import MatchingNet
 from fewshot_nsl.strategies.meta_classifier import MetaClassifier
 from fewshot_nsl.strategies.meta_configs import (
+    CoTrainedConfig,
     InnerLoopConfig,
     LEOConfig,
     MAMLConfig,
@@ -20,6 +21,7 @@ from fewshot_nsl.strategies.meta_configs import (
     ProtoNetConfig,
     R2D2Config,
     RelationNetConfig,
+    TADAMConfig,
 )
 from fewshot_nsl.strategies.meta_dynamic import MetaDynamic
 from fewshot_nsl.strategies.meta_learner import MetaLearner
@@ -46,7 +48,18 @@ from fewshot_nsl.strategies.retrained import RetrainedClassifier
 from fewshot_nsl.strategies.ridge import RidgeClassifier
 from fewshot_nsl.strategies.simple_shot import SimpleShot
 from fewshot_nsl.strategies.static_finetuned import StaticFinetuned
-from fewshot_nsl.strategies.strategy import Adapting, Classifier, FeatureLearner, Learner, LearnsBase, LearnsClassifier, Precise, Strategy
+from fewshot_nsl.strategies.strategy import (
+    Adapting,
+    Classifier,
+    CoTrains,
+    FeatureLearner,
+    Learner,
+    LearnsBase,
+    LearnsClassifier,
+    Precise,
+    Strategy,
+)
+from fewshot_nsl.strategies.tadam import TADAM
 
 __all__ = [
     "LEO",
@@ -54,8 +67,11 @@ __all__ = [
     "META_STRATEGIES",
     "R2D2",
     "STRATEGIES",
+    "TADAM",
     "Adapting",
     "Classifier",
+    "CoTrainedConfig",
+    "CoTrains",
     "CosineClassifier",
     "DiscriminativeKShot",
     "EpisodeLearner",
@@ -96,6 +112,7 @@ __all__ = [
     "StaticFinetuned",
     "Strategy",
     "StrategyEntry",
+    "TADAMConfig",
     "check_settings",
     "check_strategy",
     "get_meta_strategy",

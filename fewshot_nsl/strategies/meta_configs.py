@@ -111,6 +111,25 @@ class MatchingNetConfig(MetaTrainConfig, SimilarityChoice):
         return {"full_context": self.full_context}
 
 
+class CoTrainedConfig(MetaTrainConfig):
+    """Of strategies that some steps teach all base classes at once; the others are of episodes."""
+
+    base_batch: int = Field(default=64, gt=0, description="images of such a step")
+
+    def arguments(self) -> dict[str, Any]:
+        """Images of such a step; how many classes there are, the store says."""
+        return {"base_batch": self.base_batch}
+
+
+class TADAMConfig(CoTrainedConfig, SimilarityChoice):
+    """Of `TADAM`; iterations, tasks and the batch of base images are those of the authors' code, which takes steps of SGD, not Adam."""
+
+    strategy: Literal["tadam"] = "tadam"
+    iterations: int = Field(default=30_000, gt=0)
+    meta_batch: int = Field(default=2, gt=0)
+    validate_every: int = Field(default=500, gt=0)
+
+
 class InnerLoopConfig(MetaTrainConfig):
     """Of strategies that take gradient steps on a task."""
 

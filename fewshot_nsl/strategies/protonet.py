@@ -2,9 +2,9 @@
 
 from jaxtyping import Float, Int64
 from torch import Tensor
-from torch.nn import functional
 
 from fewshot_nsl.strategies.metric_learner import MetricLearner
+from fewshot_nsl.strategies.prototypes import class_means, squared_distances
 from fewshot_nsl.strategies.strategy import Classifier
 
 
@@ -19,12 +19,5 @@ class ProtoNet(MetricLearner):
 
     def compare(self, support: Float[Tensor, "tasks n_support d"], support_labels: Int64[Tensor, "tasks n_support"]) -> Classifier:
         """See `MetricLearner`."""
-        members = functional.one_hot(support_labels).to(support.dtype).mT
-        prototypes = members @ support / members.sum(-1, keepdim=True)
-
-        def classify(query: Float[Tensor, "tasks n_query d"]) -> Float[Tensor, "tasks n_query way"]:
-            # Written out as squares and a product: differences of all pairs would be `[tasks, n_query, way, d]`.
-            squares = query.square().sum(-1, keepdim=True) + prototypes.square().sum(-1)[:, None]
-            return 2 * query @ prototypes.mT - squares
-
-        return classify
+        prototypes = class_means(support, support_labels)
+        return lambda query: -squared_distances(query, prototypes)

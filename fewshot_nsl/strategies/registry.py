@@ -28,6 +28,7 @@ from fewshot_nsl.strategies.meta_configs import (
     ProtoNetConfig,
     R2D2Config,
     RelationNetConfig,
+    TADAMConfig,
 )
 from fewshot_nsl.strategies.meta_dynamic import MetaDynamic
 from fewshot_nsl.strategies.meta_static import MetaStatic
@@ -42,6 +43,7 @@ from fewshot_nsl.strategies.ridge import RidgeClassifier
 from fewshot_nsl.strategies.simple_shot import SimpleShot
 from fewshot_nsl.strategies.static_finetuned import StaticFinetuned
 from fewshot_nsl.strategies.strategy import Strategy
+from fewshot_nsl.strategies.tadam import TADAM
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class MetaStrategyEntry:
     """A strategy that is trained on episodes."""
 
     build: Callable[..., EpisodeLearner]
-    """Called with a backbone, and `config.arguments()` by keyword."""
+    """Called with a backbone, and `config.arguments()` by keyword, with `base_classes` where it is a `CoTrainedConfig`."""
     config: type[MetaTrainConfig]
     """How it is trained, with its defaults."""
     pretrained: Literal["plain", "dynamic"] | None = None
@@ -90,6 +92,7 @@ META_STRATEGIES: dict[str, MetaStrategyEntry] = {
     "r2d2": MetaStrategyEntry(R2D2, R2D2Config),
     "relation-net": MetaStrategyEntry(RelationNet, RelationNetConfig),
     "leo": MetaStrategyEntry(LEO, LEOConfig, pretrained="plain"),
+    "tadam": MetaStrategyEntry(TADAM, TADAMConfig),
     "meta-static": MetaStrategyEntry(MetaStatic, MetaStaticConfig, pretrained="plain"),
     "meta-dynamic": MetaStrategyEntry(MetaDynamic, MetaDynamicConfig, pretrained="dynamic"),
     "meta-classifier": MetaStrategyEntry(MetaClassifier, MetaClassifierConfig, pretrained="plain"),
@@ -112,6 +115,7 @@ STRATEGIES: dict[str, StrategyEntry] = {
     "r2d2": StrategyEntry("R2-D2, ridge regression", "r2d2", R2D2),
     "relation-net": StrategyEntry("RelationNet", "relation-net", RelationNet),
     "leo": StrategyEntry("LEO", "leo", LEO),
+    "tadam": StrategyEntry("TADAM", "tadam", TADAM),
     "static": StrategyEntry("static NSN, finetuned", "plain", StaticFinetuned),
     "meta-static": StrategyEntry("static NSN, meta-learned", "meta-static", MetaStatic),
     "meta-classifier": StrategyEntry("plain, meta-learned classifier", "meta-classifier", MetaClassifier),

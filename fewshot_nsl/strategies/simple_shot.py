@@ -10,6 +10,7 @@ from torch.nn import functional
 from fewshot_nsl.backbones import Backbone
 from fewshot_nsl.errors import DataError
 from fewshot_nsl.strategies.frozen import FrozenFeatures
+from fewshot_nsl.strategies.prototypes import class_means
 from fewshot_nsl.strategies.strategy import Classifier
 
 
@@ -56,6 +57,5 @@ class SimpleShot(FrozenFeatures):
 
     def fit(self, support: Float[Tensor, "tasks n_support d"], support_labels: Int64[Tensor, "tasks n_support"]) -> Classifier:
         """Average the features of each class."""
-        members = functional.one_hot(support_labels).to(support.dtype).mT
-        means = members @ support / members.sum(-1, keepdim=True)
+        means = class_means(support, support_labels)
         return lambda query: -torch.cdist(query, means).square()

@@ -58,6 +58,27 @@ class Adapting(Learner, Protocol):
 
 
 @runtime_checkable
+class CoTrains(Protocol):
+    """What learns not from episodes alone: some steps of its training teach it all base classes at once."""
+
+    base_batch: int
+    """Images of such a step."""
+
+    @property
+    def base_classes(self) -> int:
+        """Of its classifier."""
+        ...
+
+    def base_share(self, step: int, steps: int) -> float:
+        """How probable it is that step `step` of `steps` is such a one."""
+        ...
+
+    def base_logits(self, images: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
+        """In training, of images 0-255."""
+        ...
+
+
+@runtime_checkable
 class Precise(Protocol):
     """A learner that runs its network in a precision by itself."""
 

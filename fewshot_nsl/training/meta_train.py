@@ -9,7 +9,8 @@ from fewshot_nsl.data import ImageStore
 from fewshot_nsl.errors import CheckpointError
 from fewshot_nsl.inner_loop import Engine, choose_engine
 from fewshot_nsl.precision import resolve_precision
-from fewshot_nsl.strategies import Adapting, MetaTrainConfig, Precise, get_meta_strategy
+from fewshot_nsl.strategies import Adapting, CoTrainedConfig, MetaTrainConfig, Precise, get_meta_strategy
+from fewshot_nsl.training.base_images import count_base_classes
 from fewshot_nsl.training.checkpoint import Checkpoint, CheckpointCard
 from fewshot_nsl.training.episodic import Episodic
 from fewshot_nsl.training.fresh import describe_backbone, initial_weights
@@ -53,10 +54,11 @@ def plan_meta_training(
         check_store(pretrained, store)
         description, augmentations = pretrained.card.description, pretrained.card.augmentations
         identity = _FromPretrained.model_validate({**config.model_dump(), "pretrained_sha256": file_checksum(pretrained.path)})
+    of_store = {"base_classes": count_base_classes(store)} if isinstance(config, CoTrainedConfig) else {}
     card = CheckpointCard(
         network=name,
         description=description,
-        settings=config.arguments(),
+        settings=config.arguments() | of_store,
         dataset=store.name,
         fingerprint=store.fingerprint,
         augmentations=sorted({*augmentations, *(store.augmentations if config.augment else [])}),

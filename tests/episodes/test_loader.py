@@ -36,6 +36,12 @@ def test_the_loader_gives_the_batches_of_the_dataset(dataset: EpisodeDataset, ah
     assert _same(loader[2], dataset[2])
 
 
+def test_rows_of_the_store_are_read_as_they_are_asked_for(dataset: EpisodeDataset, tiny_store: ImageStore) -> None:
+    rows = torch.tensor([7, 3, 150, 3])
+    images = EpisodeLoader(dataset, CPU).read(rows)
+    assert torch.equal(images, torch.from_numpy(tiny_store.images[rows.numpy()]).movedim(-1, 1))
+
+
 def test_it_can_be_iterated_again_and_twice_at_once(dataset: EpisodeDataset) -> None:
     loader = EpisodeLoader(dataset, CPU, ahead=2)
     for first, second in zip(loader, loader, strict=True):

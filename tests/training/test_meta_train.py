@@ -14,7 +14,7 @@ from fewshot_nsl.backbones import build_model
 from fewshot_nsl.data import ImageStore
 from fewshot_nsl.errors import CheckpointError, ConfigurationError, EpisodeError, TrainingError
 from fewshot_nsl.inner_loop import fast
-from fewshot_nsl.strategies import MAML, MAMLConfig, MetaStatic, MetaStaticConfig, MetaTrainConfig
+from fewshot_nsl.strategies import MAML, TADAM, MAMLConfig, MetaStatic, MetaStaticConfig, MetaTrainConfig, TADAMConfig
 from fewshot_nsl.training import Checkpoint, Run, load_checkpoint, meta_train, restore_strategy
 from fewshot_nsl.workspace import Workspace
 
@@ -33,10 +33,17 @@ def pretrained(plain_run: Run) -> Checkpoint:
 
 
 @pytest.fixture(scope="session")
+def tadam_start(trained: Workspace, tiny_store: ImageStore, maml_config: MAMLConfig) -> Start:
+    shared = {key: value for key, value in maml_config.model_dump(exclude={"strategy"}).items() if key in TADAMConfig.model_fields}
+    config = TADAMConfig.checked({**shared, "base_batch": 10})
+    return meta_train(trained, tiny_store, None, config, CPU), None, config
+
+
+@pytest.fixture(scope="session")
 def starts(
-    pretrained: Checkpoint, meta_run: Run, meta_config: MetaStaticConfig, maml_run: Run, maml_config: MAMLConfig
+    pretrained: Checkpoint, meta_run: Run, meta_config: MetaStaticConfig, maml_run: Run, maml_config: MAMLConfig, tadam_start: Start
 ) -> dict[str, Start]:
-    return {"meta-static": (meta_run, pretrained, meta_config), "maml": (maml_run, None, maml_config)}
+    return {"meta-static": (meta_run, pretrained, meta_config), "maml": (maml_run, None, maml_config), "tadam": tadam_start}
 
 
 def _log(run: Run) -> list[dict[str, str]]:
@@ -114,7 +121,7 @@ def test_a_second_call_gives_the_finished_run(
     assert told == []
 
 
-@pytest.mark.parametrize("strategy", ["meta-static", "maml"])
+@pytest.mark.parametrize("strategy", ["meta-static", "maml", "tadam"])
 def test_a_stopped_run_ends_bit_for_bit_as_one_that_was_not(
     workspace: Workspace, starts: dict[str, Start], tiny_store: ImageStore, strategy: str
 ) -> None:
@@ -135,6 +142,19 @@ def test_a_stopped_run_ends_bit_for_bit_as_one_that_was_not(
         assert found.card == expected.card
         assert found.tensors.keys() == expected.tensors.keys()
         assert all(torch.equal(found.tensors[key], value) for key, value in expected.tensors.items())
+
+
+def test_what_co_trains_is_built_for_the_base_classes_of_the_store(tadam_start: Start, tiny_store: ImageStore) -> None:
+    run, _, _ = tadam_start
+    base = [label for label in tiny_store.split_labels("train") if label >= 0]
+    checkpoint = load_checkpoint(run.best)
+    assert checkpoint.card.settings == {"base_batch": 10, "base_classes": len(set(base))}
+    strategy = restore_strategy("tadam", checkpoint, CPU)
+    assert isinstance(strategy, TADAM)
+    assert strategy.base_classes == len(set(base))
+    of_base = [bool(row["accuracy"]) for row in _log(run)]
+    assert any(of_base)
+    assert not all(of_base)
 
 
 def test_another_pretrained_checkpoint_is_another_run(
@@ -217,7 +237,7 @@ def test_a_run_of_the_ledger_is_found_again(workspace: Workspace, tiny_store: Im
     assert all(torch.equal(value, kept.tensors[name]) for name, value in strategy.state_dict().items())
 
 
-@pytest.mark.parametrize("name", ["meta-static", "maml"])
+@pytest.mark.parametrize("name", ["meta-static", "maml", "tadam"])
 def test_bfloat16_is_another_run_that_begins_alike(
     workspace: Workspace, tiny_store: ImageStore, starts: dict[str, Start], name: str
 ) -> None:
