@@ -18,7 +18,7 @@ def meta_train(
         typer.Option(
             "--strategy",
             show_default=STRATEGY,
-            help="What is learned: meta-static, meta-dynamic, meta-classifier, maml, protonet, matching-net, relation-net, r2d2, leo or tadam.",
+            help="meta-static, meta-dynamic, meta-classifier, maml, protonet, matching-net, relation-net, r2d2, leo or tadam.",
         ),
     ] = None,
     dataset: options.Dataset = None,
