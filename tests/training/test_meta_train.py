@@ -34,8 +34,9 @@ def pretrained(plain_run: Run) -> Checkpoint:
 
 @pytest.fixture(scope="session")
 def tadam_start(trained: Workspace, tiny_store: ImageStore, maml_config: MAMLConfig) -> Start:
-    shared = {key: value for key, value in maml_config.model_dump(exclude={"strategy"}).items() if key in TADAMConfig.model_fields}
-    config = TADAMConfig.checked({**shared, "base_batch": 10})
+    # The run is that of `network_runs`.
+    settings = maml_config.model_dump(exclude={"strategy"}) | {"validation_n_way": maml_config.n_way}
+    config = TADAMConfig.checked({key: value for key, value in settings.items() if key in TADAMConfig.model_fields})
     return meta_train(trained, tiny_store, None, config, CPU), None, config
 
 
@@ -148,7 +149,7 @@ def test_what_co_trains_is_built_for_the_base_classes_of_the_store(tadam_start: 
     run, _, _ = tadam_start
     base = [label for label in tiny_store.split_labels("train") if label >= 0]
     checkpoint = load_checkpoint(run.best)
-    assert checkpoint.card.settings == {"base_batch": 10, "base_classes": len(set(base))}
+    assert checkpoint.card.settings == {"base_batch": 64, "base_classes": len(set(base))}
     strategy = restore_strategy("tadam", checkpoint, CPU)
     assert isinstance(strategy, TADAM)
     assert strategy.base_classes == len(set(base))
